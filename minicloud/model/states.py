@@ -42,9 +42,7 @@ LEGAL_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.PENDING: frozenset(
         {InstanceState.RUNNING, InstanceState.STOPPING, InstanceState.STOPPED, InstanceState.SHUTTING_DOWN}
     ),
-    InstanceState.RUNNING: frozenset(
-        {InstanceState.STOPPING, InstanceState.SHUTTING_DOWN, InstanceState.STOPPED}
-    ),
+    InstanceState.RUNNING: frozenset({InstanceState.STOPPING, InstanceState.SHUTTING_DOWN, InstanceState.STOPPED}),
     InstanceState.STOPPING: frozenset({InstanceState.STOPPED, InstanceState.SHUTTING_DOWN}),
     InstanceState.STOPPED: frozenset({InstanceState.PENDING, InstanceState.SHUTTING_DOWN}),
     InstanceState.SHUTTING_DOWN: frozenset({InstanceState.TERMINATED}),
