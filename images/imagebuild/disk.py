@@ -1,0 +1,134 @@
+"""Makes disk images out of folders without root, loop devices or mounts, byte for byte the same every time.
+
+Owns partition tables, file systems and qcow2 files of the recipes that call it; knows nothing of what they hold.
+"""
+
+import os
+import shutil
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from imagebuild.stage import BuildError, run
+
+SECTOR_BYTES = 512
+MIB = 1024 * 1024
+
+
+def set_times(tree: Path, epoch: int) -> None:
+    """Give everything below `tree` the same modification time."""
+    for folder, folders, files in os.walk(tree, topdown=False):
+        for name in (*files, *folders):
+            os.utime(Path(folder) / name, (epoch, epoch), follow_symlinks=False)
+    os.utime(tree, (epoch, epoch))
+
+
+def render_cpio(tree: Path, epoch: int) -> bytes:
+    """An initramfs ('newc' cpio) of `tree`, root owning all, sorted by name."""
+    out = bytearray()
+
+    def add(name: str, mode: int, content: bytes, number: int) -> None:
+        encoded = name.encode() + b"\0"
+        fields = (number, mode, 0, 0, 1, epoch, len(content), 0, 0, 0, 0, len(encoded), 0)
+        out.extend(b"070701" + b"".join(b"%08X" % field for field in fields) + encoded)
+        out.extend(b"\0" * (-len(out) % 4))
+        out.extend(content)
+        out.extend(b"\0" * (-len(out) % 4))
+
+    for number, path in enumerate(sorted(tree.rglob("*")), start=1):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            content = os.readlink(path).encode()
+        else:
+            content = path.read_bytes() if stat.S_ISREG(mode) else b""
+        add(str(path.relative_to(tree)), mode, content, number)
+    add("TRAILER!!!", 0, b"", 0)
+    return bytes(out)
+
+
+def render_mbr(boot_code: bytes, disk_id: int, partitions: list[tuple[int, int, int, bool]]) -> bytes:
+    """A master boot record; each partition is (type, first sector, sectors, active)."""
+    if len(boot_code) > 440:
+        raise ValueError("boot code is longer than 440 bytes")
+    table = bytearray(64)
+    for slot, (kind, first_sector, sectors, active) in enumerate(partitions):
+        # The CHS fields say "use LBA": no BIOS of a virtual machine reads them.
+        entry = struct.pack("<B3sB3sII", 0x80 if active else 0, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", first_sector, sectors)  # fmt: skip
+        table[slot * 16 : slot * 16 + 16] = entry
+    return boot_code.ljust(440, b"\0") + struct.pack("<IH", disk_id, 0) + bytes(table) + b"\x55\xaa"
+
+
+def make_ext4(
+    tree: Path,
+    image: Path,
+    *,
+    size_bytes: int,
+    uuid: str,
+    label: str,
+    epoch: int,
+    options: list[str],
+    owner: Callable[[str], int],
+) -> None:
+    """Write an ext4 file system holding `tree` to `image` (a sparse file).
+
+    `owner` gives the numeric user and group of a path inside the file system. `options` go to mke2fs as they are.
+    mke2fs copies owner and change time from the builder's files; both are set afterwards so that no builder shows.
+    """
+    with image.open("wb") as stream:
+        stream.truncate(size_bytes)
+    fake_time = {"E2FSPROGS_FAKE_TIME": str(epoch)}
+    run(
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-U", uuid, "-E", f"hash_seed={uuid},root_owner=0:0",
+         "-L", label, *options, "-d", tree, image],
+        environment=fake_time,
+    )  # fmt: skip
+    commands: list[str] = []
+    inside = ["/", "/lost+found", *("/" + str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))]
+    for path in inside:
+        number = owner(path)
+        if any(character in path for character in ' "\n'):
+            raise BuildError(f"{path}: the file system builder takes no spaces or quotes in names")
+        commands += [f"sif {path} uid {number}", f"sif {path} gid {number}"]
+        commands += [f"sif {path} {clock} @{epoch}" for clock in ("ctime", "atime", "mtime", "crtime")]
+        commands += [f"sif {path} {clock}_extra 0" for clock in ("ctime", "atime", "mtime", "crtime")]
+    script = image.with_suffix(".debugfs")
+    script.write_text("\n".join(commands) + "\n")
+    run(["debugfs", "-w", "-f", script, image], environment=fake_time)
+    script.unlink()
+    run(["e2fsck", "-f", "-n", image], environment=fake_time)
+
+
+def place(source: Path, disk: Path, offset_bytes: int) -> None:
+    """Copy `source` into `disk` at an offset, leaving blocks of zeros as holes."""
+    with source.open("rb") as reader, disk.open("r+b") as writer:
+        writer.seek(offset_bytes)
+        while block := reader.read(MIB):
+            if block.count(0) == len(block):
+                writer.seek(len(block), os.SEEK_CUR)
+            else:
+                writer.write(block)
+
+
+def convert_to_qcow2(raw: Path, qcow2: Path, *, compression: str | None) -> None:
+    """Turn a raw disk into a qcow2 (version 3) and check it; `compression` is 'zstd', 'zlib' or None."""
+    argv: list[str | Path] = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
+    if compression:
+        argv += ["-c", "-o", f"compat=1.1,compression_type={compression}"]
+    # One coroutine: with more, clusters land in the file in whatever order they finish.
+    run([*argv, "-m", "1", raw, qcow2], timeout_seconds=1800)
+    run(["qemu-img", "check", "-f", "qcow2", qcow2])
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a recipe's static files, keeping only the executable bit of their modes."""
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_symlink():
+            copy.symlink_to(os.readlink(path))
+        elif path.is_dir():
+            copy.mkdir(exist_ok=True, parents=True)
+        else:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+            copy.chmod(0o755 if os.access(path, os.X_OK) else 0o644)
