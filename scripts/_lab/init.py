@@ -8,18 +8,25 @@ what went wrong. Imports nothing of the lab: it runs by path, and after a moment
 from __future__ import annotations
 
 import ctypes
+import grp
 import json
 import os
 import resource
 import signal
 import socket
-import subprocess
+import stat
 import sys
 from pathlib import Path
 from typing import Any
 
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,36 +66,58 @@ def make_private_view(spec: dict[str, Any]) -> None:
     detach_mounts_below("/run")
     mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
     for folder in spec["run_folders"]:
-        os.makedirs(folder, 0o755)
+        Path(folder).mkdir(0o755, parents=True)
     for descriptor, target in sources:
         # A file that this machine lacks needs no hiding; folders have been made by machines.py.
-        if os.path.exists(target):
+        if Path(target).exists():
             mount(f"/proc/self/fd/{descriptor}", target, None, MS_BIND)
         os.close(descriptor)
     for path, descriptor in kept:
-        os.makedirs(path, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
         mount(f"/proc/self/fd/{descriptor}", path, None, MS_BIND | MS_REC)
         os.close(descriptor)
     private_resolvers = "/run/resolv.conf"
     Path(private_resolvers).write_text(spec["resolvers"])
     if is_below(resolvers, ["/run"]):
-        os.makedirs(os.path.dirname(resolvers), exist_ok=True)
+        Path(resolvers).parent.mkdir(parents=True, exist_ok=True)
         Path(resolvers).write_text(spec["resolvers"])
-    elif os.path.exists(resolvers):
+    elif Path(resolvers).exists():
         mount(private_resolvers, resolvers, None, MS_BIND)
 
 
-def start_daemons(daemons: list[list[str]]) -> None:
-    """Start daemons at once; each returns when its sockets listen. Raise RuntimeError if one cannot."""
-    environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/root",
-        "LANG": "C.UTF-8",
-    }
-    started = [(argv, subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL)) for argv in daemons]
-    for argv, process in started:
-        if process.wait() != 0:
-            raise RuntimeError(f"{argv[0]} did not start (exit status {process.returncode})")
+def make_kvm_usual() -> None:
+    """Show /dev/kvm with the owner and mode udev gives it, where no udev runs and only root may open it.
+
+    libvirt probes KVM with root's capabilities and then checks as the user QEMU runs as: where the two differ it finds
+    its cached capabilities outdated and probes QEMU again, for ten seconds in every call that defines a domain.
+    """
+    try:
+        group = grp.getgrnam("kvm").gr_gid
+        device = Path("/dev/kvm").stat()
+        if device.st_mode & 0o006 == 0o006 or (device.st_gid == group and device.st_mode & 0o060 == 0o060):
+            return
+        # A node of its own: changing the machine's would outlive the lab.
+        os.mknod("/run/kvm", 0o660 | stat.S_IFCHR, device.st_rdev)
+        os.chown("/run/kvm", 0, group)
+        Path("/run/kvm").chmod(0o660)
+        mount("/run/kvm", "/dev/kvm", None, MS_BIND)
+    except (KeyError, OSError) as error:
+        # No group, no KVM, or no right to make nodes: libvirt works without, slower at worst.
+        print(f"/dev/kvm stays as it is: {error}", flush=True)
+
+
+def run(commands: list[list[str]]) -> None:
+    """Run commands at once and wait for them (a daemon's ends when it listens); RuntimeError if one fails.
+
+    Meanwhile orphans are reaped, as they are later: libvirt waits for those it left behind.
+    """
+    no_input = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+    running = {os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=no_input): argv for argv in commands}
+    while running:
+        pid, status = os.waitpid(-1, 0)
+        argv = running.pop(pid, [])
+        if argv and status != 0:
+            raise RuntimeError(f"{' '.join(argv)} failed (exit status {os.waitstatus_to_exitcode(status)})")
 
 
 def reap() -> None:
@@ -112,11 +141,13 @@ def main() -> None:
     try:
         socket.sethostname(spec["hostname"])
         make_private_view(spec)
+        make_kvm_usual()
         for name, value in spec["sysctl"].items():
             Path("/proc/sys", name).write_text(value)
         resource.setrlimit(resource.RLIMIT_NOFILE, (spec["open_files"], spec["open_files"]))
         os.chdir("/")
-        start_daemons(spec["daemons"])
+        run(spec["daemons"])
+        run(spec["then"])
     except (OSError, RuntimeError) as error:
         os.write(ready, f"{error}\n".encode())
         raise

@@ -122,7 +122,7 @@ def make_private_files(plan: plans.LabPlan, machine: plans.Machine) -> None:
 
 
 def unlock_root(shadow: str) -> str:
-    """Return /etc/shadow with root's password unusable but not locked: sshd refuses even the keys of a locked account."""
+    """Return /etc/shadow with root's password unusable but not locked: a locked account may not even use its keys."""
     lines = shadow.splitlines(keepends=True)
     return "".join(
         ":".join(["root", "*", *line.split(":")[2:]]) if line.startswith("root:") else line for line in lines
@@ -137,8 +137,8 @@ def seed_libvirt(folder: Path, host_uuid: str) -> None:
     packaged = Path("/etc/libvirt")
     if not (packaged / "qemu.conf").is_file():
         raise LabError("libvirt is not installed here: run scripts/setup")
-    for file in packaged.glob("*.conf"):
-        shutil.copyfile(file, folder / file.name)
+    for source in packaged.glob("*.conf"):
+        shutil.copyfile(source, folder / source.name)
     added = {
         "libvirtd.conf": plans.render_libvirtd_settings(host_uuid),
         "qemu.conf": plans.QEMU_SETTINGS,

@@ -18,9 +18,9 @@ from _lab import state as states
 from _lab.state import Folders, LabError, LabState
 
 DESCRIPTION = """\
-Several real KVM hosts on one machine, each in namespaces of its own (network, mounts, processes, host name), with its own
-libvirtd, virtlogd and sshd, joined by a bridge in the namespace of a controller. Needs root; touches nothing of the
-machine but these namespaces, and `down` leaves nothing behind."""
+Several real KVM hosts on one machine, each in namespaces of its own (network, mounts, processes, host name), with its
+own libvirtd, virtlogd and sshd, joined by a bridge in the namespace of a controller. Needs root; touches nothing of
+the machine but these namespaces, and `down` leaves nothing behind."""
 
 EXAMPLES = """\
 examples:
@@ -192,8 +192,8 @@ def execute(folders: Folders, options: argparse.Namespace) -> int:
 
 
 def render_settings(state: LabState, machine_name: str) -> list[str]:
-    """Return env's arguments for a command inside a machine: a host's are clean, as ssh would give them; the controller's
-    are the caller's, with minicloud's own commands in the PATH and the cloud's environment if there is one."""
+    """Return env's arguments for a command inside a machine: clean ones in a host, as ssh would give them; in the
+    controller the caller's, with minicloud's own commands in the PATH and the cloud's environment if there is one."""
     path = machines.CLEAN_ENVIRONMENT["PATH"]
     if machine_name != plans.CONTROLLER:
         kept = [f"{name}={os.environ[name]}" for name in ("TERM",) if name in os.environ]

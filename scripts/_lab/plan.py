@@ -51,7 +51,7 @@ class Machine:
         return self.name == CONTROLLER
 
     def private(self, path: str) -> Path:
-        """Return where a private file or folder of the machine lives outside of it (`/etc/libvirt` -> `etc-libvirt`)."""
+        """Return where a private file or folder of the machine lives outside of it: `/etc/libvirt` at `etc-libvirt`."""
         return self.folder / path.strip("/").replace("/", "-")
 
 
@@ -214,6 +214,7 @@ def render_init_spec(plan: LabPlan, machine: Machine) -> dict[str, Any]:
         "sysctl": {"net/ipv4/ip_forward": "1" if machine.is_controller else "0"},
         "open_files": OPEN_FILES,
         "daemons": [],
+        "then": [],
     }
     if not machine.is_controller:
         spec["daemons"] = [
@@ -221,4 +222,6 @@ def render_init_spec(plan: LabPlan, machine: Machine) -> dict[str, Any]:
             ["/usr/sbin/virtlogd", "-d"],
             ["/usr/sbin/libvirtd", "-d"],
         ]
+        # libvirt learns what QEMU can do when first asked; asked now, no test and no launch pays for it.
+        spec["then"] = [["/usr/bin/virsh", "-q", "-c", "qemu:///system", "domcapabilities", "--virttype", "qemu"]]
     return spec

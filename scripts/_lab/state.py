@@ -1,7 +1,7 @@
 """What is remembered of the labs of this machine: one folder each below /run, a lock, and what they share.
 
-Owns the files below the base folders and nothing else. The names inside a lab follow from its plan (plan.py); written down
-are only the facts that cannot be derived: the network's index, processes with their start times, and the cloud.
+Owns the files below the base folders and nothing else. The names inside a lab follow from its plan (plan.py);
+written down is only what cannot be derived: the network's index, processes with their start times, the cloud.
 Called by main.py, machines.py, teardown.py and cloud.py.
 """
 
