@@ -71,3 +71,10 @@ def console_path(instance_id: str) -> str:
 def volume_serial(volume_id: str) -> str:
     """Return a virtio-blk serial for a volume: 20 bytes at most, so the dash of `vol-…` goes (as on AWS's Nitro)."""
     return volume_id.replace("-", "")
+
+
+def owner_of(path: str) -> str:
+    """Return the id of the volume, instance or snapshot that a disk file of a pool belongs to, by its name."""
+    folder, _, file = path.rpartition("/")
+    stem = file.split(".", 1)[0]
+    return stem.rpartition("-")[0] if folder.endswith("/ephemeral") else stem

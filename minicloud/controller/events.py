@@ -1,0 +1,112 @@
+"""Host events become wake-ups. Owns the queue between libvirt's event threads, which must only enqueue, and the store.
+
+An event never carries a decision: it only says where to look again, so late, lost and doubled ones do no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+
+from minicloud.controller.signals import EventSignals
+from minicloud.controller.survey import survey_host
+from minicloud.errors import HostError
+from minicloud.hosts.protocol import HostDirectory
+from minicloud.model.plans import HostEvent
+from minicloud.model.states import HostState
+from minicloud.store.store import Store, Tx
+
+log = logging.getLogger(__name__)
+
+MAX_EVENTS = 10_000
+SURVEY_SECONDS = 120.0
+# Their own launch tells the controller of these; waking a task for them would only cost a commit.
+UNINTERESTING = frozenset({"defined", "undefined", "started", "resumed"})
+
+
+class EventPump:
+    """Turns host events into wake-ups, and surveys hosts when they connect and every SURVEY_SECONDS."""
+
+    def __init__(self, store: Store, hosts: HostDirectory, signals: EventSignals) -> None:
+        self._store = store
+        self._hosts = hosts
+        self._signals = signals
+        self._queue: queue.Queue[HostEvent | None] = queue.Queue(MAX_EVENTS)
+        self._thread = threading.Thread(target=self._loop, name="events", daemon=True)
+
+    def start(self) -> None:
+        """Subscribe and begin."""
+        self._hosts.subscribe(self.put)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the pump's thread."""
+        self._queue.put(None)
+        self._thread.join(5)
+
+    def put(self, event: HostEvent) -> None:
+        """Enqueue an event; when the queue is full the survey finds what was dropped."""
+        try:
+            self._queue.put_nowait(event)
+        except queue.Full:
+            log.error("too many host events: dropped %s", event)
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                event = self._queue.get(timeout=SURVEY_SECONDS)
+            except queue.Empty:
+                self._survey_all()
+                continue
+            if event is None:
+                return
+            try:
+                self.handle(event)
+            except Exception:
+                log.exception("event %s could not be handled; the survey will find what it meant", event)
+
+    def handle(self, event: HostEvent) -> None:
+        """Act on one event. Raises what the store raises."""
+        if event.kind == "domain" and event.instance_id is not None:
+            instance_id = event.instance_id
+            if event.detail in UNINTERESTING:
+                return
+            self._signals.put(instance_id, event.detail)
+            self._store.write(lambda tx: _wake(tx, [instance_id]))
+        elif event.kind == "disconnected":
+            self._store.write(lambda tx: _set_host_state(tx, event.host_id, HostState.DOWN, event.detail))
+        elif event.kind == "connected":
+            self._store.write(lambda tx: _host_is_back(tx, event.host_id))
+            self._survey(event.host_id)
+
+    def _survey_all(self) -> None:
+        for host in self._store.read(lambda tx: tx.hosts.where(state=HostState.UP)):
+            self._survey(host.id)
+
+    def _survey(self, host_id: str) -> None:
+        try:
+            survey_host(self._store, self._hosts.get(host_id))
+        except HostError as error:
+            log.warning("host %s could not be surveyed: %s", host_id, error.detail)
+
+
+def _wake(tx: Tx, ids: list[str]) -> None:
+    for id in ids:
+        if tx.tasks.get(id) is not None:
+            tx.wake(id)
+
+
+def _set_host_state(tx: Tx, host_id: str, state: HostState, reason: str | None) -> None:
+    host = tx.hosts.get(host_id)
+    if host is not None and host.state is not HostState.DRAINING:
+        tx.hosts.update(host_id, state=state, state_reason=reason)
+
+
+def _host_is_back(tx: Tx, host_id: str) -> None:
+    """Whatever waited for the host in a back-off goes on at once."""
+    _set_host_state(tx, host_id, HostState.UP, None)
+    waiting = {
+        task.id for task in tx.tasks.where(id=[row.id for row in tx.instances.where(host_id=host_id)]) if task.attempt
+    }
+    _wake(tx, sorted(waiting))
