@@ -1,0 +1,1 @@
+"""The state of the cloud: its tables, its SQL, and nobody else's. See store.py."""
