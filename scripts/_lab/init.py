@@ -1,8 +1,8 @@
 """Process 1 of a lab machine: makes its private view of the file system, starts its daemons, then only reaps.
 
-Started by _lab/machines.py inside fresh network, mount, PID and UTS namespaces, as
-`python3 init.py SPEC READY_FD`; SPEC is the JSON of plan.render_init_spec. Writes one line to READY_FD: "ready", or
-what went wrong. Imports nothing of the lab: it runs by path, and after a moment that path may be hidden.
+Started by _lab/machines.py inside fresh network, mount, PID and UTS namespaces, as `init.py SPEC_FILE READY_FD`; the file
+is the JSON of plan.render_init_spec. Writes one line to READY_FD: "ready", or what went wrong. Imports nothing of the
+lab: it runs by path, and after a moment that path may be hidden.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def reap() -> None:
 
 
 def main() -> None:
-    spec: dict[str, Any] = json.loads(sys.argv[1])
+    spec: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     ready = int(sys.argv[2])
     os.set_inheritable(ready, False)
     try:

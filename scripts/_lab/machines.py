@@ -175,10 +175,11 @@ def start(state: LabState) -> None:
     script = str(Path(__file__).with_name("init.py"))
     for machine in state.plan.machines:
         reader, writer = os.pipe()
-        spec = json.dumps(plans.render_init_spec(state.plan, machine))
+        spec = machine.folder / "init.json"
+        spec.write_text(json.dumps(plans.render_init_spec(state.plan, machine), indent=1))
         argv = ["ip", "netns", "exec", machine.namespace]
         argv += ["unshare", "-m", "-p", "-u", "--fork", "--kill-child", "--mount-proc"]
-        argv += [sys.executable, "-I", script, spec, str(writer)]
+        argv += [sys.executable, "-I", script, str(spec), str(writer)]
         with machine.log.open("ab") as log:
             process = subprocess.Popen(
                 argv,

@@ -131,8 +131,8 @@ def describe(state: LabState) -> dict[str, Any]:
     for machine in state.plan.hosts:
         first = state.processes.get(machine.name, (None, None))[1]
         if first and first.is_alive():
-            argv = [*machines.render_enter(state, machine.name), "-i", "PATH=/usr/bin:/bin"]
-            argv += ["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name"]
+            argv = [*render_entry(state, machine.name), "virsh", "-q"]
+            argv += ["-c", "qemu:///system", "list", "--all", "--name"]
             asked[machine.name] = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
@@ -156,7 +156,7 @@ def describe(state: LabState) -> dict[str, Any]:
                 "folder": str(machine.folder),
                 "log": str(machine.log),
                 "pid": first.pid if first and alive else None,
-                "enter": machines.render_enter(state, machine.name) if alive else None,
+                "enter": render_entry(state, machine.name) if alive else None,
                 "domains": domains.get(machine.name),
             }
         )
@@ -186,25 +186,27 @@ def execute(folders: Folders, options: argparse.Namespace) -> int:
     if not argv:
         raise LabError("exec what? scripts/lab exec host1 -- ip link")
     state = load(folders, options.name)
-    prefix = machines.render_enter(state, options.machine)
-    settings = render_settings(state, options.machine)
-    os.execvp(prefix[0], [*prefix, *settings, *argv])
+    entry = render_entry(state, options.machine)
+    os.execvp(entry[0], [*entry, *argv])
 
 
-def render_settings(state: LabState, machine_name: str) -> list[str]:
-    """Return env's arguments for a command inside a machine: clean ones in a host, as ssh would give them; in the
-    controller the caller's, with minicloud's own commands in the PATH and the cloud's environment if there is one."""
+def render_entry(state: LabState, machine_name: str) -> list[str]:
+    """Return the argv prefix that runs a command inside a machine.
+
+    Its environment is a clean one in a host, as ssh would give it; in the controller it is the caller's, with
+    minicloud's own commands in the PATH and the cloud's environment if there is one.
+    """
+    entry = machines.render_enter(state, machine_name)
     path = machines.CLEAN_ENVIRONMENT["PATH"]
     if machine_name != plans.CONTROLLER:
         kept = [f"{name}={os.environ[name]}" for name in ("TERM",) if name in os.environ]
-        return ["-i", f"PATH={path}", "HOME=/root", "LANG=C.UTF-8", *kept]
-    settings = []
+        return [*entry, "-i", f"PATH={path}", "HOME=/root", "LANG=C.UTF-8", *kept]
     # The caller's folder exists there too, unless it is one of those the controller has its own of.
     here = str(Path.cwd())
     if here == str(state.plan.project) or here.startswith(f"{state.plan.project}/"):
-        settings.append(f"--chdir={here}")
-    settings += [f"PATH={state.plan.project}/.venv/bin:{path}", "HOME=/root"]
-    return settings + [f"{name}={value}" for name, value in state.cloud.get("environment", {}).items()]
+        entry.append(f"--chdir={here}")
+    entry += [f"PATH={state.plan.project}/.venv/bin:{path}", "HOME=/root"]
+    return entry + [f"{name}={value}" for name, value in state.cloud.get("environment", {}).items()]
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "env": env, "exec": execute}
