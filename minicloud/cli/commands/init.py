@@ -1,0 +1,74 @@
+"""`minicloud init`: the controller's first state, made without a daemon; safe to run again."""
+
+from __future__ import annotations
+
+import configparser
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minicloud.cli.output import json_option, print_json
+
+
+@click.command()
+@click.option("--aws-profile", is_flag=True, help="Write profile `minicloud` into the AWS configuration files.")
+@json_option
+@click.pass_obj
+def init(settings: Any, aws_profile: bool, as_json: bool) -> None:
+    """Prepare the controller: database, root account with its access key, default network and its tcp/22 rule."""
+    from minicloud.config import load_config
+    from minicloud.daemon import initialise
+
+    config = load_config(settings.config_path)
+    result = initialise(config)
+    if aws_profile:
+        write_profile(config.endpoint_url, config.region, result.access_key_id, result.secret_access_key)
+    if as_json:
+        print_json(
+            {
+                "AccountId": result.account_id,
+                "AccessKeyId": result.access_key_id,
+                "SecretAccessKey": result.secret_access_key,
+                "EndpointUrl": config.endpoint_url,
+                "Region": config.region,
+            }
+        )
+        return
+    click.echo(f"account            {result.account_id}")
+    click.echo(f"access key id      {result.access_key_id}")
+    click.echo(f"secret access key  {result.secret_access_key}")
+    click.echo(f"endpoint           {config.endpoint_url}  (region {config.region})")
+    click.echo("default security group of the default VPC lets tcp/22 in from everywhere", err=True)
+    if aws_profile:
+        click.echo("wrote the AWS profile `minicloud`: aws --profile minicloud ec2 describe-regions", err=True)
+    else:
+        click.echo("`minicloud init --aws-profile` writes an AWS profile for this endpoint", err=True)
+
+
+def write_profile(endpoint_url: str, region: str, access_key_id: str, secret_access_key: str) -> None:
+    """Write profile `minicloud` where aws-cli and the SDKs look; other profiles are kept as they are."""
+    home = Path.home() / ".aws"
+    config_file = Path(os.environ.get("AWS_CONFIG_FILE") or home / "config")
+    credentials_file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials")
+    _set(config_file, "profile minicloud", {"region": region, "endpoint_url": endpoint_url})
+    _set(
+        credentials_file,
+        "minicloud",
+        {"aws_access_key_id": access_key_id, "aws_secret_access_key": secret_access_key},
+    )
+
+
+def _set(file: Path, section: str, values: dict[str, str]) -> None:
+    parser = configparser.RawConfigParser()
+    parser.read(file, encoding="utf-8")
+    if not parser.has_section(section):
+        parser.add_section(section)
+    for key, value in values.items():
+        parser.set(section, key, value)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = file.with_name(file.name + ".minicloud")
+    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as stream:
+        parser.write(stream)
+    temporary.replace(file)
