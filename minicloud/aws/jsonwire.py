@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -177,6 +178,8 @@ def _render(shape: Shape, value: Any) -> Any:
         return {str(key): _render(shape.value.shape, item) for key, item in value.items()}
     if not isinstance(value, _PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
         raise TypeError(f"{shape.name} is a {kind}, got {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{shape.name} needs a finite number")
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise TypeError(f"{shape.name} needs a time with a zone")

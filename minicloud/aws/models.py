@@ -6,8 +6,8 @@ Refuses to hold documentation, examples or botocore's own classes. Called by the
 `aws/` reads the objects made here.
 
 Naming rules (they are AWS's "ec2" and "query" protocols as botocore's serializers speak them):
-- ec2 request: queryName, or locationName with its first letter capitalised, or the member's name; lists are flat.
-- query request: locationName or the member's name; a list adds `.member` (or its element's locationName) unless flat.
+- ec2 request: queryName, or else locationName or the member's name with its first letter capitalised; lists are flat.
+- query request: locationName or the member's name; a list adds `.member` (or its element's locationName).
 - replies: locationName or the member's name; list elements are `item` (ec2) or `member` (query) unless named.
 """
 
@@ -72,7 +72,6 @@ class Member:
     shape: Shape
     request_name: str
     reply_name: str
-    flattened: bool
     sensitive: bool  # its value is never repeated in an error message
 
 
@@ -228,19 +227,17 @@ class _Builder:
     def _member(self, name: str, reference: dict[str, Any]) -> Member:
         raw = self._raw[reference["shape"]]
         traits = {**raw, **reference}  # what a place says about itself overrides what the type says
-        flattened = bool(traits.get("flattened"))
-        location = traits.get("locationName")
-        own_name = location or name
-        if flattened and raw["type"] == "list":  # a flat list goes by its element's name
-            own_name = raw["member"].get("locationName", own_name)
+        if traits.get("flattened"):
+            # None of the services served has any, and their naming is where serializers disagree.
+            raise ValueError(f"{reference['shape']} is a flattened list or map, which is not spoken here")
+        own_name = traits.get("locationName") or name
         request_name = own_name
         if self._ec2:
-            request_name = traits.get("queryName") or (location[0].upper() + location[1:] if location else name)
+            request_name = traits.get("queryName") or own_name[0].upper() + own_name[1:]
         return Member(
             name=name,
             shape=self.shape(reference["shape"]),
             request_name=request_name,
             reply_name=own_name,
-            flattened=flattened,
             sensitive=bool(traits.get("sensitive")),
         )

@@ -169,7 +169,7 @@ class _Reader:
         assert element is not None
         self._refuse_text(node, path)
         said_empty = node.text is not None and not self._ec2
-        if not (self._ec2 or member.flattened):
+        if not self._ec2:
             node, path = self._wrapped(node, element.request_name, path)
         values = [
             value
@@ -185,9 +185,7 @@ class _Reader:
         key_member, value_member = member.shape.key, member.shape.value
         assert key_member is not None and value_member is not None
         self._refuse_text(node, path)
-        said_empty = node.text is not None
-        if not member.flattened:
-            node, path = self._wrapped(node, "entry", path)
+        node, path = self._wrapped(node, "entry", path)
         found: dict[str, Any] = {}
         for index, entry in self._numbered(node, path):
             at = f"{path}.{index}"
@@ -199,7 +197,7 @@ class _Reader:
             if key in found:
                 raise self._faults.repeated(f"{at}.{key_member.request_name}")
             found[key] = value
-        if not found and not said_empty:
+        if not found:
             return ABSENT
         check_count(member, len(found), path, self._faults)
         return found

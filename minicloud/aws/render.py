@@ -10,6 +10,7 @@ instances writes a hundred thousand elements.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -101,14 +102,12 @@ class _Compiler:
         return write
 
     def tagged(self, member: Member, tag: str) -> _Writer:
-        """A writer of one member with its tag (its tags, where a list is flat)."""
+        """A writer of one member with its tag."""
         shape = member.shape
         if shape.kind == "structure":
             return _around(tag, self.members(shape))
         if shape.kind == "list":
             assert shape.element is not None
-            if member.flattened:
-                return _each(self.tagged(shape.element, tag))
             return _around_many(tag, self.tagged(shape.element, shape.element.reply_name))
         if shape.kind == "map":
             return self._map(member, tag)
@@ -118,16 +117,15 @@ class _Compiler:
         key, value = member.shape.key, member.shape.value
         assert key is not None and value is not None
         write_key, write_value = self.tagged(key, key.reply_name), self.tagged(value, value.reply_name)
-        entry_tag = tag if member.flattened else "entry"
 
         def write(entries: Any, append: _Append) -> None:
             for name, item in entries.items():
-                append(f"<{entry_tag}>")
+                append("<entry>")
                 write_key(name, append)
                 write_value(item, append)
-                append(f"</{entry_tag}>")
+                append("</entry>")
 
-        return write if member.flattened else _around(tag, write)
+        return _around(tag, write)
 
 
 def _around(tag: str, inner: _Writer) -> _Writer:
@@ -137,15 +135,6 @@ def _around(tag: str, inner: _Writer) -> _Writer:
         append(opening)
         inner(value, append)
         append(closing)
-
-    return write
-
-
-def _each(inner: _Writer) -> _Writer:
-    def write(values: Any, append: _Append) -> None:
-        _refuse_text(values)
-        for value in values:
-            inner(value, append)
 
     return write
 
@@ -200,6 +189,8 @@ def _integer(value: Any) -> str:
 def _float(value: Any) -> str:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"a number is needed, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise TypeError("a finite number is needed")  # clients' parsers disagree about all others
     return repr(float(value))
 
 

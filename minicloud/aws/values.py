@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -88,7 +89,7 @@ def check_integer(member: Member, number: int, name: str, faults: Faults) -> int
 
 def check_float(member: Member, number: float, name: str, faults: Faults) -> float:
     """Finite and within the model's bounds."""
-    if number - number != 0:  # infinite or not a number: no service served here takes them
+    if not math.isfinite(number):
         raise faults.invalid(name, _shown(member, str(number)), "Expecting a finite number.")
     _check_bounds(member, number, str(number), name, faults, "value")
     return number
