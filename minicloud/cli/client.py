@@ -101,10 +101,10 @@ def _parse(status: int, text: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise DoorError("InternalError", f"the daemon answered status {status} without JSON") from error
     if status >= 400:
-        error = document.get("Error", {})
+        fault = document.get("Error", {})
         raise DoorError(
-            str(error.get("Code", "InternalError")),
-            str(error.get("Message", f"status {status}")),
+            str(fault.get("Code", "InternalError")),
+            str(fault.get("Message", f"status {status}")),
             str(document.get("RequestId", "")),
         )
     return dict(document)

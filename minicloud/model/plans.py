@@ -14,13 +14,17 @@ GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class DiskPlan:
-    """A disk file to make on a host: qcow2 over a raw base, blank qcow2, or sparse raw (instance store)."""
+    """A disk file to make on a host: qcow2 over a raw base, blank qcow2, or sparse raw (instance store).
+
+    `may_create` is False for a volume that a guest has used: if its file is gone that is an error, never a new disk.
+    """
 
     id: str
     path: str
     format: str  # "qcow2" or "raw"
     size_bytes: int
     base_path: str | None = None
+    may_create: bool = True
 
 
 @dataclass(frozen=True, slots=True)

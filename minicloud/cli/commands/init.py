@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import configparser
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,16 @@ def write_profile(endpoint_url: str, region: str, access_key_id: str, secret_acc
 
 
 def _set(file: Path, section: str, values: dict[str, str]) -> None:
-    parser = configparser.RawConfigParser()
-    parser.read(file, encoding="utf-8")
-    if not parser.has_section(section):
-        parser.add_section(section)
-    for key, value in values.items():
-        parser.set(section, key, value)
+    """Replace or append one section as text: a parser would lose the comments of the others."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    block = f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
+    pattern = re.compile(rf"^\[{re.escape(section)}\][^\n]*\n(?:(?!\[).*\n?)*", re.MULTILINE)
+    if pattern.search(text):
+        text = pattern.sub(lambda _match: block, text, count=1)
+    else:
+        text = f"{text.rstrip()}\n\n{block}" if text.strip() else block
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(file.name + ".minicloud")
     with os.fdopen(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as stream:
-        parser.write(stream)
+        stream.write(text)
     temporary.replace(file)

@@ -171,7 +171,7 @@ def _changes(
     """Add a command that changes instances by one EC2 operation and waits for a state."""
 
     def callback(
-        settings: Any, refs: tuple[str, ...], wait: bool, timeout_seconds: int, as_json: bool, **flags: bool
+        settings: Any, /, refs: tuple[str, ...], wait: bool, timeout_seconds: int, as_json: bool, **flags: bool
     ) -> None:
         from minicloud.cli.lookups import find_instance
 
