@@ -114,7 +114,7 @@ def check_program(name: str, program: str, package: str, missing: str) -> Check:
     path = shutil.which(program, path=f"{os.defpath}:/usr/sbin:/sbin")
     if path is None:
         return Check(name, missing, f"{program} is not installed", f"apt install {package}")
-    flag = {"ssh": "-V"}.get(program, "--version")
+    flag = {"ssh": "-V", "ip": "-V"}.get(program, "--version")
     answer = subprocess.run([path, flag], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
     lines = (answer.stdout or answer.stderr).strip().splitlines()
     return Check(name, OK, lines[0] if lines else path)
