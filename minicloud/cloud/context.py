@@ -1,0 +1,34 @@
+"""What every use case is handed: the store, the settings, the catalogue of types, and who is asking.
+
+One use case is one function `verb(cloud, caller, ...)` that makes one decision in one transaction of `cloud.store`.
+Nothing here does work; the daemon builds one Cloud, the front door builds a Caller per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from minicloud.config import Config
+from minicloud.ids import MakeId
+from minicloud.model.resources import InstanceType
+from minicloud.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The account that asks and the region it asks in."""
+
+    account_id: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """The world as use cases may see it. `random_bytes(n)` feeds access keys; ids come from `make_id`."""
+
+    store: Store
+    config: Config
+    types: Mapping[str, InstanceType]
+    make_id: MakeId
+    random_bytes: Callable[[int], bytes]
