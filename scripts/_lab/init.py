@@ -1,8 +1,8 @@
 """Process 1 of a lab machine: makes its private view of the file system, starts its daemons, then only reaps.
 
-Started by _lab/machines.py inside fresh network, mount, PID and UTS namespaces, as `init.py SPEC_FILE READY_FD`; the file
-is the JSON of plan.render_init_spec. Writes one line to READY_FD: "ready", or what went wrong. Imports nothing of the
-lab: it runs by path, and after a moment that path may be hidden.
+Started by _lab/machines.py inside fresh network, mount, PID and UTS namespaces, as `init.py SPEC_FILE READY_FD`; the
+file is the JSON of plan.render_init_spec. Writes one line to READY_FD: "ready", or what went wrong. Imports nothing of
+the lab: it runs by path, and after a moment that path may be hidden.
 """
 
 from __future__ import annotations
