@@ -36,8 +36,8 @@ class Backend(Protocol):
     def lock_for_migration(self, connection: Connection) -> None:
         """Keep others from migrating until the transaction ends."""
 
-    def is_conflict(self, error: DBAPIError) -> bool:
-        """Say whether running the whole transaction again may succeed at once."""
+    def is_conflict(self, error: DBAPIError, runs: int) -> bool:
+        """Say whether running the whole transaction once more, after `runs` runs, may succeed at once."""
 
     def translate(self, error: DBAPIError) -> StoreError | None:
         """Return what the error means, or None if it is a bug."""

@@ -37,8 +37,8 @@ PAYLOAD_BYTES = 7_900
 _MIGRATION_LOCK = 7_264_318_905
 
 _SERIALIZATION = {"40001", "40P01"}
-# A unique violation may be how a serialization conflict shows (PostgreSQL manual, 13.5), so it is tried again, too.
-_RETRY = _SERIALIZATION | {"23505"}
+# A unique violation may be how a serialization conflict shows (PostgreSQL manual, 13.5), so it is tried again once.
+_UNIQUE_VIOLATION = "23505"
 _FULL = {"53100"}
 _BUSY = {"55P03", "57014", "53300"}
 
@@ -75,8 +75,9 @@ class PostgresqlBackend:
     def lock_for_migration(self, connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
 
-    def is_conflict(self, error: DBAPIError) -> bool:
-        return _sqlstate(error) in _RETRY
+    def is_conflict(self, error: DBAPIError, runs: int) -> bool:
+        state = _sqlstate(error)
+        return state in _SERIALIZATION or (state == _UNIQUE_VIOLATION and runs == 1)
 
     def translate(self, error: DBAPIError) -> StoreError | None:
         state = _sqlstate(error)

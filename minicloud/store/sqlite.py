@@ -76,7 +76,7 @@ class SqliteBackend:
     def lock_for_migration(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE did it already."""
 
-    def is_conflict(self, error: DBAPIError) -> bool:
+    def is_conflict(self, error: DBAPIError, runs: int) -> bool:
         return False
 
     def translate(self, error: DBAPIError) -> StoreError | None:

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How often a transaction that met a conflict is run in all, and how long it waits before the second time; doubling.
-ATTEMPTS = 10
+# How often a transaction that meets conflicts is run in all, and how long it waits before the second run; doubling.
+MAX_RUNS = 10
 FIRST_PAUSE_SECONDS = 0.002
 # How long a writer waits for its turn in this process. Transactions take milliseconds: this is a broken machine.
 TURN_SECONDS = 30.0
@@ -68,20 +68,16 @@ class Store:
 
         `fn` may run again after a conflict, so it must do nothing but read and write rows.
         """
-        pause = FIRST_PAUSE_SECONDS
-        for _ in range(ATTEMPTS - 1):
+        runs = 0
+        while True:
+            runs += 1
             try:
                 return self._write_once(fn)
             except DBAPIError as error:
-                if not self._backend.is_conflict(error):
+                if runs == MAX_RUNS or not self._backend.is_conflict(error, runs):
                     raise self._translated(error) from error
                 log.debug("a transaction met a conflict and runs again: %s", error.orig)
-            time.sleep(pause)
-            pause *= 2
-        try:
-            return self._write_once(fn)
-        except DBAPIError as error:
-            raise self._translated(error) from error
+            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (runs - 1))
 
     def on_wake(self, listener: WakeListener) -> None:
         """Call `listener` after every commit that added or woke tasks, with their ids.
