@@ -159,8 +159,9 @@ def test_nothing_is_tested_when_setup_fails(checkout: Checkout) -> None:
     assert checkout.calls() == ["setup "]
 
 
-# dpkg-query -W -f FORMAT NAME…: all are installed but those in $ABSENT.
+# dpkg-query -W -f FORMAT NAME…: all are installed but those in $ABSENT, of which dpkg never heard.
 DPKG_QUERY = """
+trap 'exit ${#ABSENT}' EXIT
 for name in "${@:4}"; do
     [[ " $ABSENT " == *" $name "* ]] || echo "installed $name"
 done
