@@ -7,7 +7,6 @@ Timestamps become aware datetimes in UTC; blobs become bytes.
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -125,13 +124,21 @@ def epoch_timestamp(seconds: float) -> datetime:
 
 
 def parse_blob(member: Member, text: str, name: str, faults: Faults) -> bytes:
-    """Base64, white space allowed (`base64` wraps its lines), nothing else tolerated."""
+    """A blob is written as base64."""
     try:
-        blob = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
+        blob = decode_base64(text)
+    except ValueError:
         raise faults.bad_base64(name) from None
     _check_bounds(member, len(blob), None, name, faults, "length")
     return blob
+
+
+def decode_base64(text: str) -> bytes:
+    """Base64, white space allowed (`base64` wraps its lines), nothing else tolerated. Raises ValueError.
+
+    Also for members that the model calls text but EC2 calls base64, such as the UserData of RunInstances.
+    """
+    return base64.b64decode("".join(text.split()), validate=True)
 
 
 def _iso8601(text: str) -> datetime | None:

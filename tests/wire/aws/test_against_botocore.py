@@ -126,6 +126,11 @@ def values(shape: Shape, *, speech: str, depth: int = 0, empty: bool = False) ->
             if depth > 5:
                 optional = [n for n in optional if shape.members[n].type_name not in ("structure", "list", "map")]
 
+            if shape.is_tagged_union:
+                return st.one_of(
+                    [st.fixed_dictionaries({name: inner(part, name)}) for name, part in shape.members.items()]
+                )
+
             @st.composite
             def structure(draw: st.DrawFn) -> dict[str, object]:
                 least = 1 if speech != "reply" and depth and not required and optional else 0

@@ -240,6 +240,21 @@ def test_every_part_of_a_request_is_protected(what: str, tamper: Callable[[Reque
     assert (code, status) in (NOT_MATCHING, ("InvalidClientTokenId", 403))
 
 
+class WithoutHost(SigV4Auth):  # type: ignore[misc]
+    def headers_to_sign(self, request: AWSRequest) -> object:
+        headers = super().headers_to_sign(request)
+        del headers["host"]
+        return headers
+
+
+def test_a_signature_that_holds_but_leaves_the_host_out_is_refused() -> None:
+    request = AWSRequest(method="POST", url="http://h/", data=BODY, headers={"Content-Type": FORM})
+    WithoutHost(Credentials(KEY, SECRET), "ec2", "lab-1").add_auth(request)
+    assert refused(received(request)) == AUTH_FAILURE
+    with pytest.raises(ApiError, match="'Host' must be a 'SignedHeader'"):
+        check(received(request), "sts")
+
+
 MALFORMED: list[tuple[str, Callable[[Request], Request]]] = [
     ("algorithm", lambda r: authorization(r, "AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256")),
     ("no credential", lambda r: authorization(r, "Credential=", "Credentials=")),
