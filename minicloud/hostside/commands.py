@@ -29,8 +29,8 @@ def run(
 ) -> bytes:
     """Run a program to its end and return its standard output.
 
-    Raises Failure: `MissingProgram` (permanent), `CommandTimeout` (transient: it was killed, its outcome is unknown)
-    or `CommandFailed` (transient: an exit status not in `accepted`), with standard error in the detail.
+    Raises Failure: `missing-program` (permanent), `command-timeout` (transient: it was killed, its outcome is unknown)
+    or `command-failed` (transient: an exit status not in `accepted`), with standard error in the detail.
     """
     return finish(start(argv), argv, stdin, timeout_seconds, accepted)
 
@@ -47,9 +47,9 @@ def start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
             start_new_session=True,
         )
     except FileNotFoundError as error:
-        raise Failure("MissingProgram", "%s is not installed (%s)" % (argv[0], error), transient=False) from error
+        raise Failure("missing-program", "%s is not installed (%s)" % (argv[0], error), transient=False) from error
     except OSError as error:
-        raise Failure("CommandFailed", "cannot start %s: %s" % (argv[0], error), transient=True) from error
+        raise Failure("command-failed", "cannot start %s: %s" % (argv[0], error), transient=True) from error
 
 
 def finish(
@@ -66,7 +66,7 @@ def finish(
     except subprocess.TimeoutExpired as error:
         _kill_group(process)
         raise Failure(
-            "CommandTimeout", "%s took over %g s" % (_words(argv), timeout_seconds), transient=True
+            "command-timeout", "%s took over %g s" % (_words(argv), timeout_seconds), transient=True
         ) from error
     except BaseException:
         _kill_group(process)
@@ -74,7 +74,7 @@ def finish(
     if process.returncode not in accepted:
         said = errors[-DETAIL_BYTES:].decode("utf-8", "replace").strip()
         detail = "%s ended with status %d: %s" % (_words(argv), process.returncode, said)
-        raise Failure("CommandFailed", detail, transient=True)
+        raise Failure("command-failed", detail, transient=True)
     return output
 
 

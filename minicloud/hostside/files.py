@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Union
 
+from minicloud.hostside import codes
 from minicloud.hostside.failures import Failure
 
 LOCK_SECONDS = 25.0
@@ -99,7 +100,7 @@ def remove_file(path: Path) -> bool:
 def locked(path: Path, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold an exclusive lock named by `path`, among threads and processes; it ends with its holder, even by SIGKILL.
 
-    The lock's file goes with the lock's end, so that locks leave nothing. Raises Failure `Locked` (transient) when
+    The lock's file goes with the lock's end, so that locks leave nothing. Raises Failure `busy` (transient) when
     somebody else holds it for longer than `timeout_seconds`.
     """
     descriptor = _lock(path, time.monotonic() + timeout_seconds)
@@ -133,7 +134,7 @@ def _flock(descriptor: int, path: Path, deadline: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise Failure("Locked", "%s is held by somebody else" % path, transient=True) from None
+                raise Failure(codes.BUSY, "%s is held by somebody else" % path, transient=True) from None
             time.sleep(pause)
             pause = min(pause * 1.3, 0.02)
 
