@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator
 
-from minicloud.cloud.context import Cloud
 from minicloud.errors import ApiError
 from minicloud.model.resources import Subnet, Vpc
 from minicloud.store import queries
@@ -38,16 +37,19 @@ def choose_free(candidates: Iterable[int], used: Collection[int], count: int) ->
     return free
 
 
-def allocate_private_ips(tx: Tx, subnet: Subnet, count: int) -> list[str]:
-    """Return `count` free addresses of a subnet. Raises InsufficientFreeAddressesInSubnet."""
-    free = choose_free(subnet_addresses(subnet.cidr), _numbers(queries.used_private_ips(tx, subnet.id)), count)
-    if len(free) < count:
+def allocate_private_ips(tx: Tx, subnet: Subnet, minimum: int, maximum: int) -> list[str]:
+    """Return as many free addresses of a subnet as there are, up to `maximum`.
+
+    Raises InsufficientFreeAddressesInSubnet if they are fewer than `minimum`.
+    """
+    free = choose_free(subnet_addresses(subnet.cidr), _numbers(queries.used_private_ips(tx, subnet.id)), maximum)
+    if len(free) < minimum:
         raise ApiError(
             "InsufficientFreeAddressesInSubnet",
             f"There are not enough free addresses in subnet '{subnet.id}' to satisfy the requested number of "
             "instances.",
         )
-    return [str(ipaddress.IPv4Address(address)) for address in free]
+    return _texts(free)
 
 
 def claim_private_ip(tx: Tx, subnet: Subnet, text: str) -> str:
@@ -68,28 +70,32 @@ def claim_private_ip(tx: Tx, subnet: Subnet, text: str) -> str:
     return str(ipaddress.IPv4Address(address))
 
 
-def allocate_public_ips(cloud: Cloud, tx: Tx, count: int) -> list[str]:
-    """Return `count` free addresses of the public pools. Raises InsufficientAddressCapacity.
+def allocate_public_ips(tx: Tx, pools: Iterable[str], minimum: int, maximum: int) -> list[str]:
+    """Return as many free addresses of the public pools as there are, up to `maximum`.
 
-    EC2 does not start an instance without the public address that its subnet promises, so neither does minicloud.
+    Raises InsufficientAddressCapacity if they are fewer than `minimum`: as in EC2, an instance does not start without
+    the public address that its subnet promises.
     """
-    used = _numbers(queries.used_public_ips(tx))
-    free = choose_free(_public_addresses(cloud.config.public_address_pools), used, count)
-    if len(free) < count:
+    free = choose_free(_pool_addresses(pools), _numbers(queries.used_public_ips(tx)), maximum)
+    if len(free) < minimum:
         raise ApiError(
             "InsufficientAddressCapacity",
             "Not enough available addresses to satisfy your minimum request. Reduce the number of addresses you are "
             "requesting or wait for additional capacity to become available.",
             500,
         )
-    return [str(ipaddress.IPv4Address(address)) for address in free]
+    return _texts(free)
+
+
+def _texts(addresses: Iterable[int]) -> list[str]:
+    return [str(ipaddress.IPv4Address(address)) for address in addresses]
 
 
 def _numbers(addresses: Iterable[str]) -> set[int]:
     return {int(ipaddress.IPv4Address(address)) for address in addresses}
 
 
-def _public_addresses(pools: Iterable[str]) -> Iterator[int]:
+def _pool_addresses(pools: Iterable[str]) -> Iterator[int]:
     for pool in pools:
         network = ipaddress.IPv4Network(pool)
         first = int(network.network_address)

@@ -29,8 +29,7 @@ from minicloud.model.plans import (
     SubnetPlan,
 )
 from minicloud.model.resources import Attachment, Host, Instance, NetworkInterface, Pool, Subnet, Volume, Vpc
-from minicloud.model.states import AttachmentState
-from minicloud.store import queries
+from minicloud.model.states import AttachmentState, VolumeState
 from minicloud.store.store import Tx
 
 # Leaves room for VXLAN between hosts on an ordinary 1500-byte network.
@@ -114,8 +113,8 @@ def domain_spec(tx: Tx, config: Config, instance: Instance) -> DomainSpec:
 
 
 def removal(tx: Tx, instance: Instance, final: bool) -> InstanceRemoval:
-    """Return what to take off the host: ports and instance store at a stop; at the end (`final`) also the console and
-    the volumes that end with their instance.
+    """Return what to take off the host: ports and instance store at a stop; at the end (`final`) also the console, the
+    volumes that end with their instance, and those of a launch that never came to run.
     """
     paths = []
     pools = tx.pools.where(host_id=instance.host_id)
@@ -125,7 +124,7 @@ def removal(tx: Tx, instance: Instance, final: bool) -> InstanceRemoval:
         paths += [
             names.volume_path(pool.path, volume.id)
             for attachment, volume, pool in _volumes(tx, instance)
-            if attachment.delete_on_termination
+            if attachment.delete_on_termination or volume.state is VolumeState.CREATING
         ]
     return InstanceRemoval(
         instance_id=instance.id,
@@ -165,6 +164,7 @@ def _volume_plan(volume: Volume, pool: Pool) -> DiskPlan:
         format="qcow2",
         size_bytes=volume.size_gib * GIB,
         base_path=_base_path(volume, pool),
+        may_create=volume.state is VolumeState.CREATING,
     )
 
 
@@ -203,7 +203,7 @@ def _port_plan(tx: Tx, config: Config, host: Host, instance: Instance, port: Net
         hostname=private_hostname(port.private_ip),
         router=_router_plan(config, host, vpc, instance.region),
         subnet=_subnet_plan(subnet),
-        groups=_group_plans(tx, host, port),
+        groups=_group_plans(tx, port),
         metadata=render_metadata(rows),
     )
 
@@ -238,10 +238,11 @@ def _subnet_plan(subnet: Subnet) -> SubnetPlan:
     )
 
 
-def _group_plans(tx: Tx, host: Host, port: NetworkInterface) -> tuple[GroupPlan, ...]:
-    rules = tx.security_group_rules.where(group_id=port.group_ids)
-    members = queries.group_members(tx, port.vpc_id, port.group_ids)
-    here = {one.id for one in tx.instances.where(host_id=host.id)}
+def _group_plans(tx: Tx, port: NetworkInterface) -> tuple[GroupPlan, ...]:
+    """Return the groups of a port with their rules. Members on the same host are the host side's to derive; private
+    addresses of other hosts cannot arrive before hosts are joined, so none are listed.
+    """
+    rules = sorted(tx.security_group_rules.where(group_id=port.group_ids), key=lambda rule: rule.id)
     return tuple(
         GroupPlan(
             id=group_id,
@@ -254,11 +255,8 @@ def _group_plans(tx: Tx, host: Host, port: NetworkInterface) -> tuple[GroupPlan,
                     cidr=rule.cidr,
                     group_id=rule.source_group_id,
                 )
-                for rule in sorted(rules, key=lambda rule: rule.id)
+                for rule in rules
                 if rule.group_id == group_id
-            ),
-            members=tuple(
-                sorted(one.private_ip for one in members if group_id in one.group_ids and one.instance_id not in here)
             ),
         )
         for group_id in port.group_ids
