@@ -226,11 +226,23 @@ def find_child(parent: int) -> int:
     raise LabError(f"process {parent} has no child")
 
 
-def render_enter(state: LabState, machine_name: str) -> list[str]:
-    """Return the argv prefix that runs a command inside a machine, with the machine's limits and a clean environment
-    except where the caller adds to it (env comes last, so NAME=VALUE arguments may follow)."""
+def render_entry(state: LabState, machine_name: str) -> list[str]:
+    """Return the argv prefix that runs a command inside a machine.
+
+    Its environment is a clean one in a host, as ssh would give it; in the controller it is the caller's, with
+    minicloud's own commands in the PATH and the cloud's environment if there is one.
+    """
     first = state.process_one(machine_name)
-    argv = ["nsenter", "--target", str(first.pid), "--mount", "--uts", "--net", "--pid", "--"]
+    entry = ["nsenter", "--target", str(first.pid), "--mount", "--uts", "--net", "--pid", "--"]
+    path = CLEAN_ENVIRONMENT["PATH"]
     if machine_name != plans.CONTROLLER:
-        argv += ["prlimit", f"--nofile={plans.OPEN_FILES}:{plans.OPEN_FILES}"]
-    return [*argv, "env"]
+        kept = [f"{name}={os.environ[name]}" for name in ("TERM",) if name in os.environ]
+        limits = ["prlimit", f"--nofile={plans.OPEN_FILES}:{plans.OPEN_FILES}"]
+        return [*entry, *limits, "env", "-i", f"PATH={path}", "HOME=/root", "LANG=C.UTF-8", *kept]
+    entry.append("env")
+    # The caller's folder exists there too, unless it is one of those the controller has its own of.
+    here = str(Path.cwd())
+    if here == str(state.plan.project) or here.startswith(f"{state.plan.project}/"):
+        entry.append(f"--chdir={here}")
+    entry += [f"PATH={state.plan.project}/.venv/bin:{path}", "HOME=/root"]
+    return entry + [f"{name}={value}" for name, value in state.cloud.get("environment", {}).items()]

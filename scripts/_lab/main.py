@@ -9,12 +9,12 @@ import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from _lab import machines, teardown
+from _lab import cloud, machines, teardown
 from _lab import plan as plans
 from _lab import state as states
+from _lab.progress import Stages
 from _lab.state import Folders, LabError, LabState
 
 DESCRIPTION = """\
@@ -27,7 +27,10 @@ examples:
   scripts/lab up 2                              two hosts: host1 at 10.99.0.11, host2 at 10.99.0.12
   scripts/lab exec controller -- virsh -c qemu+ssh://root@10.99.0.11/system list
   scripts/lab exec host1 -- ip link
+  scripts/lab up 2 --cloud                      and a cloud: scripts/lab exec controller -- minicloud run tiny
   scripts/lab down"""
+
+DEFAULT_HOSTS = 2
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,7 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", parents=[common], help="make the lab; does nothing if it is up")
-    up.add_argument("hosts", metavar="N", nargs="?", type=int, help="how many hosts (default: 2)")
+    up.add_argument("hosts", metavar="N", nargs="?", type=int, help=f"how many hosts (default: {DEFAULT_HOSTS})")
+    up.add_argument("--cloud", action="store_true", help="and in it minicloud, its hosts and the image `tiny`")
     up.add_argument("--quiet", action="store_true", help="say only what fails")
     down = commands.add_parser("down", parents=[common], help="end the lab and remove everything of it")
     down.add_argument("--quiet", action="store_true", help="say only what fails")
@@ -71,27 +75,36 @@ def main(arguments: list[str]) -> int:
 
 
 def up(folders: Folders, options: argparse.Namespace) -> int:
-    host_count = 2 if options.hosts is None else options.hosts
-    if not 1 <= host_count <= plans.MAX_HOSTS:
-        raise LabError(f"a lab has 1 to {plans.MAX_HOSTS} hosts")
     began = time.monotonic()
-    with states.locked(folders):
-        state = states.load(folders, options.name)
-        if state and state.is_whole():
-            if options.hosts not in (None, state.plan.host_count):
-                raise LabError(f"lab {options.name} is up with {state.plan.host_count} hosts; take it down first")
-        else:
-            teardown.take_down(folders, options.name)
-            try:
-                state = machines.bring_up(folders, options.name, host_count)
-            except BaseException:
-                teardown.take_down(folders, options.name)
-                raise
+    state = ensure_lab(folders, options.name, options.hosts, options.cloud, Stages(options.quiet))
     if not options.quiet:
         addresses = ", ".join(f"{host.name} {host.address}" for host in state.plan.hosts)
         print(f"lab {options.name}: {addresses}, controller {state.plan.controller.address}")
         print(f"up in {time.monotonic() - began:.1f} s")
     return 0
+
+
+def ensure_lab(folders: Folders, name: str, hosts: int | None, with_cloud: bool, stages: Stages) -> LabState:
+    """Return a lab that is up, made if it was not; LabError if it is up with another number of hosts (None: any)."""
+    host_count = DEFAULT_HOSTS if hosts is None else hosts
+    if not 1 <= host_count <= plans.MAX_HOSTS:
+        raise LabError(f"a lab has 1 to {plans.MAX_HOSTS} hosts")
+    with states.locked(folders):
+        state = states.load(folders, name)
+        if state and state.is_whole():
+            if hosts not in (None, state.plan.host_count):
+                raise LabError(f"lab {name} is up with {state.plan.host_count} hosts; take it down first")
+        else:
+            with stages(f"making {host_count} host{'s' * (host_count > 1)} out of namespaces"):
+                teardown.take_down(folders, name)
+                try:
+                    state = machines.bring_up(folders, name, host_count)
+                except BaseException:
+                    teardown.take_down(folders, name)
+                    raise
+    if with_cloud:
+        cloud.bring_up(state, stages)
+    return state
 
 
 def down(folders: Folders, options: argparse.Namespace) -> int:
@@ -117,6 +130,9 @@ def status(folders: Folders, options: argparse.Namespace) -> int:
         print(json.dumps(shown, indent=1))
         return 0 if state.is_whole() else 1
     print(f"lab {options.name}: network {shown['network']}, public pool {shown['public_pool']}")
+    if shown["cloud"]:
+        listening = "listens" if shown["cloud"]["listening"] else "is not running"
+        print(f"  minicloud {listening} at {shown['cloud']['environment'].get('AWS_ENDPOINT_URL')}")
     for machine in shown["machines"]:
         alive = f"pid {machine['pid']}" if machine["pid"] else "DEAD"
         domains = machine["domains"]
@@ -131,7 +147,7 @@ def describe(state: LabState) -> dict[str, Any]:
     for machine in state.plan.hosts:
         first = state.processes.get(machine.name, (None, None))[1]
         if first and first.is_alive():
-            argv = [*render_entry(state, machine.name), "virsh", "-q"]
+            argv = [*machines.render_entry(state, machine.name), "virsh", "-q"]
             argv += ["-c", "qemu:///system", "list", "--all", "--name"]
             asked[machine.name] = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -156,7 +172,7 @@ def describe(state: LabState) -> dict[str, Any]:
                 "folder": str(machine.folder),
                 "log": str(machine.log),
                 "pid": first.pid if first and alive else None,
-                "enter": render_entry(state, machine.name) if alive else None,
+                "enter": machines.render_entry(state, machine.name) if alive else None,
                 "domains": domains.get(machine.name),
             }
         )
@@ -167,14 +183,14 @@ def describe(state: LabState) -> dict[str, Any]:
         "leg": state.plan.leg_address,
         "ssh_key": str(state.plan.controller.private("/root") / ".ssh" / "id_ed25519"),
         "known_hosts": str(state.plan.controller.private("/root") / ".ssh" / "known_hosts"),
-        "cloud": state.cloud,
+        "cloud": cloud.describe(state),
         "machines": shown,
     }
 
 
 def env(folders: Folders, options: argparse.Namespace) -> int:
     state = load(folders, options.name)
-    if not state.cloud:
+    if not state.cloud.get("ready"):
         raise LabError(f"lab {options.name} has no cloud in it: scripts/lab up --cloud")
     for name, value in state.cloud["environment"].items():
         print(f"export {name}={shlex.quote(value)}")
@@ -186,27 +202,8 @@ def execute(folders: Folders, options: argparse.Namespace) -> int:
     if not argv:
         raise LabError("exec what? scripts/lab exec host1 -- ip link")
     state = load(folders, options.name)
-    entry = render_entry(state, options.machine)
+    entry = machines.render_entry(state, options.machine)
     os.execvp(entry[0], [*entry, *argv])
-
-
-def render_entry(state: LabState, machine_name: str) -> list[str]:
-    """Return the argv prefix that runs a command inside a machine.
-
-    Its environment is a clean one in a host, as ssh would give it; in the controller it is the caller's, with
-    minicloud's own commands in the PATH and the cloud's environment if there is one.
-    """
-    entry = machines.render_enter(state, machine_name)
-    path = machines.CLEAN_ENVIRONMENT["PATH"]
-    if machine_name != plans.CONTROLLER:
-        kept = [f"{name}={os.environ[name]}" for name in ("TERM",) if name in os.environ]
-        return [*entry, "-i", f"PATH={path}", "HOME=/root", "LANG=C.UTF-8", *kept]
-    # The caller's folder exists there too, unless it is one of those the controller has its own of.
-    here = str(Path.cwd())
-    if here == str(state.plan.project) or here.startswith(f"{state.plan.project}/"):
-        entry.append(f"--chdir={here}")
-    entry += [f"PATH={state.plan.project}/.venv/bin:{path}", "HOME=/root"]
-    return entry + [f"{name}={value}" for name, value in state.cloud.get("environment", {}).items()]
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "env": env, "exec": execute}

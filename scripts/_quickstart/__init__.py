@@ -1,0 +1,1 @@
+"""The code of scripts/quickstart, after scripts/setup has run. Standard library only."""
