@@ -10,7 +10,7 @@ from minicloud.clock import Clock
 from minicloud.config import Config
 from minicloud.hosts.protocol import HostDirectory
 from minicloud.model.plans import JobStatus
-from minicloud.model.resources import Task
+from minicloud.model.resources import Snapshot, Task
 from minicloud.store.store import Store, Tx
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Signals(Protocol):
 class Context:
     """Everything a step of a program may touch. `incarnation` names this run of the controller.
 
-    `block_urls` gives the presigned downloads of a snapshot's blocks: (index, sha256, URL) each.
+    `fill_arguments(snapshot, path)` is what the host job `fill_base` needs to bring a snapshot's content to a path.
     """
 
     store: Store
@@ -50,7 +50,7 @@ class Context:
     config: Config
     clock: Clock
     incarnation: str
-    block_urls: Callable[[str], list[tuple[int, str, str]]]
+    fill_arguments: Callable[[Snapshot, str], dict[str, object]]
 
     def read(self, fn: Callable[[Tx], T]) -> T:
         """Read rows in one transaction, which is closed before any host is called."""

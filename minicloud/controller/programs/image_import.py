@@ -50,11 +50,12 @@ class ImportProgram:
             _job(row),
             "import_disk",
             {
-                "source": row.path,
+                "path": row.path,
                 "format": row.format,
                 "object_folder": context.config.object_folder,
                 "snapshot_id": row.snapshot_id,
                 "max_bytes": context.config.max_import_bytes,
+                "remove_source": row.remove_source,
             },
             task.lease_epoch,
         )

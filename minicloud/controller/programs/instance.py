@@ -23,7 +23,7 @@ from minicloud.errors import PermanentError, TransientError
 from minicloud.hosts.protocol import Host
 from minicloud.model import names
 from minicloud.model.plans import DomainStatus
-from minicloud.model.resources import Instance, StateReason, Task
+from minicloud.model.resources import Instance, Snapshot, StateReason, Task
 from minicloud.model.states import (
     LEGAL_TRANSITIONS,
     AttachmentState,
@@ -123,20 +123,20 @@ class InstanceProgram:
         _launch_deadline(context, task, instance)
         host = _host(context, instance)
         done = True
-        for snapshot_id, arguments in context.read(lambda tx: _bases(tx, instance)).items():
-            name = _fill_job(instance.id, snapshot_id)
+        bases = context.read(lambda tx: _bases(tx, instance))
+        for snapshot, path in bases:
+            name = _fill_job(instance.id, snapshot.id)
             status = host.job_status(name)
             if status.state == "absent":
-                blocks: list[object] = [list(block) for block in context.block_urls(snapshot_id)]
-                status = host.start_job(name, "fill_base", {**arguments, "blocks": blocks}, task.lease_epoch)
+                status = host.start_job(name, "fill_base", context.fill_arguments(snapshot, path), task.lease_epoch)
             if status.state == "failed":
                 host.clean_job(name, task.lease_epoch)
-                raise TransientError(f"{snapshot_id} could not be brought to the host: {status.error}")
+                raise TransientError(f"{snapshot.id} could not be brought to the host: {status.error}")
             done = done and status.state == "succeeded"
         if not done:
             return Nap(FILL_POLL_SECONDS)
-        for snapshot_id in context.read(lambda tx: _bases(tx, instance)):
-            host.clean_job(_fill_job(instance.id, snapshot_id), task.lease_epoch)
+        for snapshot, _ in bases:
+            host.clean_job(_fill_job(instance.id, snapshot.id), task.lease_epoch)
         return Hop("prepare", facts={**task.facts, "filled": True})
 
     def _boot(self, context: Context, task: Task, instance: Instance) -> Verdict:
@@ -279,8 +279,8 @@ class InstanceProgram:
     def _clean(self, context: Context, task: Task, instance: Instance) -> Verdict:
         """QEMU is gone: now its disks, its address and its MAC may go, too."""
         host = _host(context, instance)
-        for snapshot_id in context.read(lambda tx: _bases(tx, instance)):
-            host.clean_job(_fill_job(instance.id, snapshot_id), task.lease_epoch)
+        for snapshot, _ in context.read(lambda tx: _bases(tx, instance)):
+            host.clean_job(_fill_job(instance.id, snapshot.id), task.lease_epoch)
         removal = context.read(lambda tx: plans.removal(tx, instance, final=True))
         host.ensure_no_instance(removal, task.lease_epoch)
         return Hop("forget", facts={}, writes=lambda tx: _set_terminated(tx, instance.id, context.clock.now_us()))
@@ -330,9 +330,9 @@ def _fill_job(instance_id: str, snapshot_id: str) -> str:
     return f"fill-{instance_id}-{snapshot_id}"
 
 
-def _bases(tx: Tx, instance: Instance) -> dict[str, dict[str, object]]:
-    """Return, by snapshot id, where the base of each of the instance's not yet created volumes belongs."""
-    bases: dict[str, dict[str, object]] = {}
+def _bases(tx: Tx, instance: Instance) -> list[tuple[Snapshot, str]]:
+    """Return the snapshots that the instance's not yet created volumes stand on, and where each belongs on the host."""
+    bases: dict[str, tuple[Snapshot, str]] = {}
     attachments = tx.attachments.where(instance_id=instance.id)
     for volume in tx.volumes.where(id=[attachment.volume_id for attachment in attachments]):
         if volume.snapshot_id is None or volume.state is not VolumeState.CREATING:
@@ -340,11 +340,8 @@ def _bases(tx: Tx, instance: Instance) -> dict[str, dict[str, object]]:
         snapshot = tx.snapshots.get(volume.snapshot_id)
         pool = tx.pools.get(volume.pool_id)
         if snapshot is not None and pool is not None:
-            bases[snapshot.id] = {
-                "path": names.base_path(pool.path, snapshot.id),
-                "size_bytes": snapshot.virtual_size_bytes,
-            }
-    return bases
+            bases[snapshot.id] = (snapshot, names.base_path(pool.path, snapshot.id))
+    return list(bases.values())
 
 
 def _launch_deadline(context: Context, task: Task, instance: Instance) -> None:
