@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 LAB_FIXTURES = {"lab", "cloud"}
+LOG_OFFSET = pytest.StashKey[int]()
+LOG_TAIL_BYTES = 64 * 1024
 
 
 class Lab:
@@ -102,6 +106,94 @@ class Lab:
         return None
 
 
+class Cloud(Lab):
+    """A lab with minicloud in it: hosts in zones lab-1a, lab-1b, … and the image `tiny`.
+
+    The endpoint answers from here, too, and so do the instances' public addresses.
+    """
+
+    region = "lab-1"
+    image = "tiny"
+    user = "ec2-user"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `scripts/lab env` prints: for aws-cli and any SDK."""
+        return dict(self.cloud["environment"])
+
+    @property
+    def log(self) -> Path:
+        """The daemon's log."""
+        return Path(self.cloud["log"])
+
+    def client(self, service: str = "ec2", **options: Any) -> Any:
+        """Return a boto3 client of the root account."""
+        import boto3
+
+        return boto3.client(
+            service,
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.environment["AWS_DEFAULT_REGION"],
+            **options,
+        )
+
+    def minicloud(self, *arguments: str, timeout: float = 300) -> str:
+        """Run minicloud's command in the controller and return what it printed."""
+        return self.exec("controller", ["minicloud", *arguments], timeout=timeout).stdout
+
+    def aws(self, *arguments: str, timeout: float = 300) -> Any:
+        """Run aws-cli in the controller and return its JSON, None if it printed none."""
+        result = self.exec("controller", ["aws", "--output", "json", *arguments], timeout=timeout)
+        return json.loads(result.stdout) if result.stdout.strip() else None
+
+    def ssh(self, address: str, key_file: Path, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command in a guest over ssh, from here; the caller judges the outcome (255: it does not answer)."""
+        options = ["-F", "none", "-i", str(key_file), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
+        options += ["-o", "ConnectTimeout=5", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        options += ["-o", "LogLevel=ERROR"]
+        return subprocess.run(
+            ["ssh", *options, f"{self.user}@{address}", command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def daemon_pid(self) -> int | None:
+        """Return the daemon's main process, as numbered out here; None if it does not run."""
+        pids = subprocess.run(
+            ["ip", "netns", "pids", self.namespace("controller")], check=True, capture_output=True, text=True
+        )
+        for pid in sorted(map(int, pids.stdout.split())):
+            try:
+                argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            # Below nsenter and env, which wait in front of it with the same words in their arguments.
+            if b"serve" in argv[1:4] and any(word.endswith(b"/minicloud") for word in argv[:3]):
+                return pid
+        return None
+
+    def kill_daemon(self) -> None:
+        """SIGKILL the daemon, and return when it is gone."""
+        pid = self.daemon_pid()
+        if pid is None:
+            return
+        watched = os.pidfd_open(pid)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            if not select.select([watched], [], [], 30)[0]:
+                raise AssertionError(f"the daemon, process {pid}, does not die")
+        finally:
+            os.close(watched)
+
+    def start_daemon(self) -> None:
+        """Start the daemon if it does not run, and return when it listens."""
+        run_lab("up", "--cloud", "--quiet", "--name", self.name)
+
+
 def run_lab(*arguments: str, timeout: float = 600) -> str:
     """Run scripts/lab and return its output; fail the test with all of it if it fails."""
     result = subprocess.run(
@@ -116,13 +208,13 @@ def run_lab(*arguments: str, timeout: float = 600) -> str:
     return result.stdout
 
 
-def lab_session(suffix: str, *up: str) -> Iterator[Lab]:
+def lab_session(kind: type[Lab], suffix: str, *up: str) -> Iterator[Any]:
     if os.geteuid() != 0:
         pytest.skip("the lab is made of namespaces, which only root may make")
     name = os.environ.get("MINICLOUD_TEST_LAB", f"test-{os.getpid()}") + suffix
     try:
         run_lab("up", "--name", name, *up)
-        yield Lab(name, json.loads(run_lab("status", "--json", "--name", name)))
+        yield kind(name, json.loads(run_lab("status", "--json", "--name", name)))
     finally:
         if os.environ.get("LAB_KEEP", "") in ("", "0"):
             run_lab("down", "--name", name)
@@ -131,7 +223,13 @@ def lab_session(suffix: str, *up: str) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """Two hosts and a controller's namespace, without a cloud."""
-    yield from lab_session("", "2")
+    yield from lab_session(Lab, "", "2")
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    """A lab of its own, two hosts in two zones, with minicloud running in it."""
+    yield from lab_session(Cloud, "-cloud", "2", "--cloud")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -140,6 +238,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if LAB_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.lab)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Show with a failure what the daemon logged during the test: the lab, and its log, are gone when one reads it."""
+    report = yield
+    in_use = getattr(item, "funcargs", {}).get("cloud")
+    if isinstance(in_use, Cloud):
+        size = in_use.log.stat().st_size if in_use.log.exists() else 0
+        began = item.stash.setdefault(LOG_OFFSET, size)
+        if report.failed and size > began:
+            with in_use.log.open("rb") as log:
+                log.seek(max(began, size - LOG_TAIL_BYTES))
+                report.sections.append(("minicloud's log", log.read(LOG_TAIL_BYTES).decode(errors="replace")))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
