@@ -1,8 +1,8 @@
 """Calls that end when their deadline does, whatever the called library thinks of it.
 
-libvirt has no timeouts: a call may wait for ever for a hung QEMU. Each call therefore runs in a thread of its own, and a
-caller whose deadline passes leaves the thread behind: the call is *abandoned*, its thread stays counted against a
-bound and against its key (an instance) until it returns, if it ever does. Knows nothing of libvirt.
+libvirt has no timeouts: a call may wait for ever for a hung QEMU. Each call therefore runs in a thread of its own,
+and a caller whose deadline passes leaves the thread behind: the call is *abandoned*, its thread stays counted against
+a bound and against its key (an instance) until it returns, if it ever does. Knows nothing of libvirt.
 Called by connections.py and libvirt_host.py, one BoundedCalls per host.
 """
 

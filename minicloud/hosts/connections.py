@@ -22,7 +22,7 @@ from minicloud.hosts.libvirt_errors import translate
 
 MIN_CONNECTIONS = 2
 MAX_CONNECTIONS = 4
-# libvirtd serves five requests of a client at a time (libvirtd.conf, max_client_requests); more would queue behind hung ones.
+# libvirtd serves five requests of a client at a time (libvirtd.conf, max_client_requests); more wait for hung ones.
 MAX_IN_FLIGHT = 5
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_COUNT = 3

@@ -1,8 +1,8 @@
 """From a DomainSpec to the text libvirt is given, and from libvirt's text back to "is this domain ours?". Pure.
 
 Owns every choice about a guest's virtual hardware that is the same for all guests: chipset, addresses, cache modes,
-console, firmware tables. What differs between guests is in the DomainSpec, which the controller renders from rows, so the
-same rows always give the same text. Called by libvirt_host.py; golden files in tests/golden/domain_xml.
+console, firmware tables. What differs between guests is in the DomainSpec, which the controller renders from rows, so
+the same rows always give the same text. Called by libvirt_host.py; golden files in tests/golden/domain_xml.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _metadata(spec: DomainSpec) -> Element:
 
 def _smbios(spec: DomainSpec) -> Smbios:
     # AWS, "Detect whether a host is an EC2 instance": a uuid that starts with ec2 and, where the vendor is named, this
-    # name. cloud-init's ds-identify also wants the serial to equal the uuid; Nitro shows the instance's id as asset tag.
+    # name. cloud-init's ds-identify also wants the serial to equal the uuid; Nitro shows the instance's id as asset.
     return Smbios(
         bios=(("vendor", MANUFACTURER), ("version", "1.0")),
         system=(("manufacturer", MANUFACTURER), ("serial", spec.uuid), ("uuid", spec.uuid)),

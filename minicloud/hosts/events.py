@@ -1,7 +1,7 @@
 """libvirt's event loop, and what its events mean: "look at this instance again", or "this connection is gone".
 
-Owns the process's one event loop thread. libvirt calls back on that thread, so everything here only hands on; it decides
-nothing and calls libvirt for nothing. Called by connections.py.
+Owns the process's one event loop thread. libvirt calls back on that thread, so everything here only hands on; it
+decides nothing and calls libvirt for nothing. Called by connections.py.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Owns how each method becomes libvirt calls and verbs, and what an outcome that was not seen means. Decides nothing about
 instances: what to start or end is the controller's business. Built by directory.py.
 
-Bounds: every libvirt call runs in a thread that can be left behind (bounded_calls.py). An instance with such a call still
-out is in quarantine: nothing but its end is asked of libvirt until the call returns, because what it will still do is
-not known. A create that comes late finds no domain: `ensure_no_domain` undefines before it destroys.
+Bounds: every libvirt call runs in a thread that can be left behind (bounded_calls.py). An instance with such a call
+still out is in quarantine: nothing but its end is asked of libvirt until the call returns, because what it will still
+do is not known. A create that comes late finds no domain: `ensure_no_domain` undefines before it destroys.
 """
 
 from __future__ import annotations

@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from minicloud.hostside import codes, console, disks, fences, files, host_facts, jobs, network, pools, processes
+from minicloud.hostside import (
+    codes,
+    console,
+    disks,
+    fences,
+    files,
+    host_facts,
+    jobs,
+    kvm_probe,
+    network,
+    pools,
+    processes,
+)
 from minicloud.hostside.failures import Failure
 
 
@@ -92,6 +104,11 @@ def qemu_processes(call: Call, names: Optional[List[str]] = None) -> Dict[str, i
     return processes.find_qemu(names)
 
 
+def probe_kvm(call: Call) -> Dict[str, str]:
+    """Say whether guests run under KVM here, by running one; remembered until the host boots again."""
+    return kvm_probe.probe(call.state_folder, host_facts.measure_host()["boot_id"])
+
+
 def read_console(call: Call, path: str, max_bytes: int) -> str:
     """Return the end of a console log, as base64."""
     return base64.b64encode(console.read_console(path, max_bytes)).decode("ascii")
@@ -136,6 +153,7 @@ VERBS: Dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         facts,
+        probe_kvm,
         ensure_instance,
         ensure_no_instance,
         admit_domain,
