@@ -103,7 +103,10 @@ def ensure_lab(folders: Folders, name: str, hosts: int | None, with_cloud: bool,
                     teardown.take_down(folders, name)
                     raise
     if with_cloud:
-        cloud.bring_up(state, stages)
+        try:
+            cloud.bring_up(state, stages)
+        except LabError as error:
+            raise LabError(f"{error}\nThe hosts are up: run it again to go on, or take the lab down.") from error
     return state
 
 
