@@ -13,6 +13,7 @@ from collections.abc import Callable
 import libvirt
 
 from minicloud import ids
+from minicloud.model.plans import REBOOTED
 
 # A loop without timers sleeps in poll(2) and does not see what another thread added meanwhile.
 DUMMY_TIMEOUT_MS = 1000
@@ -91,7 +92,7 @@ def _on_lifecycle(
 def _on_reboot(connection: libvirt.virConnect, domain: libvirt.virDomain, listener: DomainListener) -> None:
     name = domain.name()
     if ids.is_well_formed(name, ids.INSTANCE):
-        listener(name, "reboot")
+        listener(name, REBOOTED)
 
 
 def _run() -> None:

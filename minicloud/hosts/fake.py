@@ -21,6 +21,7 @@ from minicloud.clock import Clock
 from minicloud.errors import PermanentError, TransientError
 from minicloud.hosts.fake_faults import NO_FAULTS, ControllerCrash, EventFate, Fault, Faults
 from minicloud.model.plans import (
+    REBOOTED,
     DiskPlan,
     DomainSpec,
     DomainStatus,
@@ -37,6 +38,8 @@ from minicloud.model.plans import (
 MISSING_BASE = "missing-base"
 NO_SPACE = "Server.InsufficientInstanceCapacity"
 JOB_LOST = "job-lost"
+# What an import finds in whatever file it is given.
+IMPORTED_BYTES = 2**30
 
 Listener = Callable[[HostEvent], None]
 T = TypeVar("T")
@@ -548,7 +551,7 @@ class FakeHost:
         domain.reboots += 1
         domain.booted_at = self._clock.monotonic_seconds() + self.guest_of(domain.spec.name).boot_seconds
         self._print(domain.spec.name, f"reboot {domain.reboots}\n")
-        self._emit(domain.spec.name, "rebooted")
+        self._emit(domain.spec.name, REBOOTED)
 
     def _print(self, instance_id: str, text: str) -> None:
         self.consoles[instance_id] = self.consoles.get(instance_id, b"") + text.encode()
@@ -594,7 +597,10 @@ class FakeHost:
             if not isinstance(path, str) or not isinstance(size_bytes, int):
                 raise TypeError(f"{name}: {job.arguments}")
             self.bases[path] = size_bytes
-        job.status = JobStatus("succeeded", 100)
+        result: dict[str, object] = {}
+        if job.kind == "import_disk":
+            result = {"virtual_size_bytes": IMPORTED_BYTES, "manifest_digest": "0" * 64}
+        job.status = JobStatus("succeeded", 100, result)
 
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
         at = self._clock.monotonic_seconds() + seconds

@@ -238,9 +238,16 @@ class Inventory:
     jobs: tuple[str, ...]
 
 
+# HostEvent.detail of a guest that has reset its machine: the one detail that a step waits for.
+REBOOTED = "rebooted"
+
+
 @dataclass(frozen=True, slots=True)
 class HostEvent:
-    """Something a host reported. `kind`: "domain" (look at `instance_id` again), "connected" or "disconnected"."""
+    """Something a host reported. `kind`: "domain" (look at `instance_id` again), "connected" or "disconnected".
+
+    `detail` is for logs, but for REBOOTED.
+    """
 
     host_id: str
     kind: str

@@ -22,7 +22,7 @@ from minicloud.controller.verdicts import ChangedError, Done, Facts, Hop, Nap, V
 from minicloud.errors import PermanentError, TransientError
 from minicloud.hosts.protocol import Host
 from minicloud.model import names
-from minicloud.model.plans import DomainStatus
+from minicloud.model.plans import REBOOTED, DomainStatus
 from minicloud.model.resources import Instance, Snapshot, StateReason, Task
 from minicloud.model.states import (
     LEGAL_TRANSITIONS,
@@ -192,7 +192,7 @@ class InstanceProgram:
 
     def _reboot(self, context: Context, task: Task, instance: Instance) -> Verdict:
         requested = instance.reboot_requested
-        context.signals.take(instance.id, "rebooted")
+        context.signals.take(instance.id, REBOOTED)
         _host(context, instance).reboot_domain(instance.id, task.lease_epoch)
         deadline_us = context.clock.now_us() + int(context.config.deadlines.guest_reboot_seconds * MICROSECONDS)
         facts: Facts = {
@@ -216,7 +216,7 @@ class InstanceProgram:
         )
         # An event that came while no controller ran is lost: resetting the machine a second time, minutes after the
         # guest may have rebooted, would be worse than trusting that it did.
-        if context.signals.take(instance.id, "rebooted") or task.facts.get("incarnation") != context.incarnation:
+        if context.signals.take(instance.id, REBOOTED) or task.facts.get("incarnation") != context.incarnation:
             return done
         if host.domain_status(instance.id).state in OFF_STATES:
             return done
