@@ -64,7 +64,10 @@ class _Connection:
 
 
 class Connections:
-    """The connections to one libvirt; `start` begins to open them, `lease` lends one."""
+    """The connections to one libvirt; `start` begins to open them, `lease` lends one.
+
+    `check` raises HostError while something else that the host needs is missing: it stays down until that is there.
+    """
 
     def __init__(
         self,
@@ -72,12 +75,14 @@ class Connections:
         uri: str,
         on_domain: DomainListener,
         on_state: StateListener,
+        check: Callable[[], object] = lambda: None,
         open_connection: Open = libvirt.open,
     ) -> None:
         self._host_id = host_id
         self._uri = uri
         self._on_domain = on_domain
         self._on_state = on_state
+        self._check = check
         self._open_connection = open_connection
         self._opening = BoundedCalls(f"libvirt-open-{host_id}", MAX_OPENING)
         self._lock = threading.Lock()
@@ -103,6 +108,11 @@ class Connections:
     def wait_up(self, timeout_seconds: float) -> bool:
         """Wait until the host is connected; False if it takes longer."""
         return self._up.wait(timeout_seconds)
+
+    @property
+    def why_down(self) -> str:
+        """What the last attempt to connect said, for people."""
+        return self._why_down
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[libvirt.virConnect]:
@@ -183,6 +193,7 @@ class Connections:
 
     def _come_up(self) -> None:
         if not self._up.is_set() and not self._closing:
+            self._check()
             with self._lock:
                 self._up.set()
             self._on_state("connected", self._uri)

@@ -189,6 +189,10 @@ class LibvirtHost:
         usage = self._session.call("pool_usage", {"pool_folder": pool_folder}, CALL_SECONDS)
         return usage["capacity_bytes"], usage["free_bytes"]
 
+    def check(self) -> None:
+        """Make sure the session works, which also opens it before the first launch needs it. Raises HostError."""
+        self._session.call("qemu_processes", {"names": []}, CALL_SECONDS)
+
     def close(self) -> None:
         self._connections.close()
         self._session.close()

@@ -6,6 +6,8 @@ Owns `<state folder>/ssh/`: `id_ed25519` (the controller's key pair), and per ho
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shlex
 from dataclasses import dataclass
@@ -115,6 +117,12 @@ def render_ssh_program(host_id: str, host_key: str, key_path: str, known_hosts_p
     for name, value in options.items():
         argv += ["-o", f"{name}={value}"]
     return f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n'
+
+
+def render_fingerprint(host_key: str) -> str:
+    """Return a key's fingerprint as ssh shows it, such as `SHA256:8w3…`, for an operator to compare. Pure."""
+    digest = hashlib.sha256(base64.b64decode(host_key.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 def render_remote_uri(user: str, address: str, port: int, program: str) -> str:
