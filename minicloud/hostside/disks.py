@@ -92,7 +92,10 @@ def _create(path: str, disk_format: str, size_bytes: int, base_path: Any) -> Non
     if disk_format == "qcow2":
         if base_path is not None:
             _check_base(base_path, size_bytes)
-        file_bytes, pieces = qcow2.render_empty(size_bytes, base_path)
+        try:
+            file_bytes, pieces = qcow2.render_empty(size_bytes, base_path)
+        except ValueError as error:
+            raise Failure(codes.INTERNAL, f"{path}: {error}", transient=False) from error
     elif disk_format != "raw" or base_path is not None or size_bytes <= 0 or size_bytes % 512:
         raise Failure(codes.INTERNAL, f"{path}: cannot be made: {disk_format}, {size_bytes} bytes", transient=False)
     # One name for every attempt: the fence admits one at a time, and what a dead one left is truncated here.
