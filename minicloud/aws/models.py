@@ -182,13 +182,8 @@ def botocore_data() -> Path:
 def _read_model(folder: Path) -> dict[str, Any]:
     packed = folder / "service-2.json.gz"
     raw = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / "service-2.json").read_bytes()
-    model: dict[str, Any] = json.loads(raw, object_pairs_hook=_without_documentation)
+    model: dict[str, Any] = json.loads(raw)
     return model
-
-
-def _without_documentation(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Half of a model is prose. A string is prose; a structure member that happens to be called so is a dict.
-    return {key: value for key, value in pairs if key != "documentation" or not isinstance(value, str)}
 
 
 class _Builder:

@@ -27,7 +27,8 @@ MAX_DEPTH = 24  # parts of one parameter's name; EC2's deepest has 9
 
 Pairs = list[tuple[str, str]]
 
-# Parameters of the protocols themselves, current and historical. They never reach an operation.
+# Parameters of the protocols themselves, current and historical. They never reach an operation,
+# none of which has one of its own under such a name.
 COMMON_PARAMETERS = frozenset(
     {
         "Action",
@@ -76,8 +77,7 @@ def parse_query(operation: Operation, pairs: Iterable[tuple[str, str]]) -> dict[
     Keyed by botocore's member names; absent members are not in the dict. Raises ApiError in the service's own words.
     """
     faults = faults_of(operation.service)
-    known = operation.input.by_request_name if operation.input else {}
-    root = _grow(pairs, known, faults)
+    root = _grow(pairs, faults)
     if operation.input is None:
         for name, below in root.below.items():
             raise _unknown(name, below, "", faults)
@@ -93,10 +93,10 @@ def _decode(encoded: bytes) -> str:
     return encoded.decode()
 
 
-def _grow(pairs: Iterable[tuple[str, str]], known: dict[str, Member], faults: Faults) -> _Node:
+def _grow(pairs: Iterable[tuple[str, str]], faults: Faults) -> _Node:
     root = _Node()
     for name, text in pairs:
-        if (name in COMMON_PARAMETERS and name not in known) or name[:6].lower() == "x-amz-":
+        if name in COMMON_PARAMETERS or name[:6].lower() == "x-amz-":
             continue
         parts = name.split(".")
         if len(parts) > MAX_DEPTH:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicloud.aws.jsonwire import decode_json, parse_json, render_json
-from minicloud.aws.models import Catalog
+from minicloud.aws.models import Catalog, Member, Operation, Shape
 from minicloud.errors import ApiError
 
 LEAST = {"MinCount": 1, "MaxCount": 1}
@@ -98,6 +98,21 @@ def test_other_services_use_their_own_codes(refused: Any) -> None:
     assert refused("GetAccountSummary", {"A": 1}, "iam") == "UnknownParameter"
     attributes = {"Namespace": "n", "EntityMetricData": [{"Entity": {"KeyAttributes": {"a": None, "b": "c"}}}]}
     assert refused("PutMetricData", attributes, "cloudwatch") == "ValidationError"
+    attributes["EntityMetricData"] = [{"Entity": {"KeyAttributes": {"a": "b"}}}]  # the model wants two at least
+    assert refused("PutMetricData", attributes, "cloudwatch") == "ValidationError"
+
+
+def test_shapes_that_contain_themselves_end(catalog: Catalog) -> None:
+    node = Shape("Node", "structure")
+    node.members["Next"] = Member("Next", node, "Next", "next", sensitive=False)
+    node.members["Text"] = Member("Text", Shape("Text", "string"), "Text", "text", sensitive=False)
+    operation = Operation("Do", catalog.services["ec2"], node, None, None)
+    assert parse_json(operation, {"Next": {"Next": {"Text": "a"}}}) == {"Next": {"Next": {"Text": "a"}}}
+    deep: dict[str, Any] = {"Text": "a"}
+    for _ in range(900):
+        deep = {"Next": deep}
+    with pytest.raises(ApiError, match="is not recognized"):
+        parse_json(operation, deep)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"1", b"\xff", b"null", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 9999])
@@ -139,6 +154,15 @@ def test_results_are_what_json_takes(catalog: Catalog) -> None:
 def test_what_the_model_does_not_have_is_a_bug(catalog: Catalog, output: Any) -> None:
     with pytest.raises(TypeError):
         render_json(catalog.operation("ec2", "DescribeInstances"), output)
+
+
+def test_numbers_are_finite(catalog: Catalog) -> None:
+    member = Member("Thing", Shape("Thing", "double"), "Thing", "thing", sensitive=False)
+    output = Shape("Out", "structure", members={"Thing": member})
+    operation = Operation("Do", catalog.services["ec2"], None, output, None)
+    assert render_json(operation, {"Thing": 0.5}) == {"Thing": 0.5}
+    with pytest.raises(TypeError, match="finite"):
+        render_json(operation, {"Thing": float("nan")})
 
 
 def test_output_of_an_operation_without_one_is_a_bug(catalog: Catalog) -> None:

@@ -103,6 +103,21 @@ def test_shapes_may_contain_themselves(tmp_path: Path) -> None:
     assert shape is not None and shape.members["Next"].shape is shape
 
 
+def test_a_place_overrides_what_its_type_says(tmp_path: Path) -> None:
+    data = made_model(
+        tmp_path,
+        {
+            "In": {
+                "type": "structure",
+                "members": {"A": {"shape": "List", "locationName": "here"}, "B": {"shape": "List"}},
+            },
+            "List": {"type": "list", "member": {"shape": "In"}, "locationName": "there"},
+        },
+    )
+    shape = load_service("toy", ["Do"], data=data).operations["Do"].input
+    assert shape is not None and set(shape.by_request_name) == {"here", "there"}
+
+
 def test_flattened_lists_are_refused_at_load(tmp_path: Path) -> None:
     data = made_model(
         tmp_path,

@@ -108,7 +108,7 @@ def test_output_of_an_operation_without_one_is_a_bug(render: Any) -> None:
 
 def one_member_operation(service: Service, kind: Any) -> Operation:
     shape = Shape("Thing", kind)
-    output = Shape("Out", "structure", members={"Thing": Member("Thing", shape, "Thing", "thing", False)})
+    output = Shape("Out", "structure", members={"Thing": Member("Thing", shape, "Thing", "thing", sensitive=False)})
     return Operation("Do", service, None, output, None)
 
 
@@ -128,7 +128,7 @@ def test_blobs_are_bytes(catalog: Catalog) -> None:
 
 def test_shapes_that_contain_themselves(catalog: Catalog) -> None:
     node = Shape("Node", "structure")
-    node.members["Next"] = Member("Next", node, "Next", "next", False)
+    node.members["Next"] = Member("Next", node, "Next", "next", sensitive=False)
     operation = Operation("Do", catalog.services["ec2"], None, node, None)
     assert b"<next><next></next></next>" in render_xml(operation, {"Next": {"Next": {}}}, request_id="", version="")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 
 import pytest
 
@@ -45,6 +46,17 @@ def test_bodies_are_inflated() -> None:
     packed = build(gzip.compress(b"Action=X"), [(b"Content-Encoding", b"GZip")])
     assert packed.inflated_body() == b"Action=X"
     assert build(b"Action=X", [(b"content-encoding", b"identity")]).inflated_body() == b"Action=X"
+
+
+def test_a_bomb_is_not_inflated_beyond_the_bound() -> None:
+    bomb = build(gzip.compress(b"\x00" * 50_000_000), [(b"content-encoding", b"gzip")])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError):
+            bomb.inflated_body(100_000)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

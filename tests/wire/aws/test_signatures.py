@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -174,7 +175,7 @@ def test_the_old_signature_version_is_refused_by_name() -> None:
     query=st.dictionaries(
         st.text("aZ é/=&+%~.-_'()*", min_size=1, max_size=5), st.text("aZ é/=&+%~", max_size=5), max_size=4
     ),
-    header=st.text('abc,;= \té"', max_size=12),
+    header=st.text('abc,;= \téà"', max_size=12),
 )
 def test_whatever_botocore_canonicalises_is_believed(path: list[str], query: dict[str, str], header: str) -> None:
     url = "http://127.0.0.1:8443/" + quote("/".join(path)).lstrip("/")
@@ -263,6 +264,7 @@ MALFORMED: list[tuple[str, Callable[[Request], Request]]] = [
     ("terminator", lambda r: authorization(r, "aws4_request", "aws5_request")),
     ("short scope", lambda r: authorization(r, "/ec2/", "/")),
     ("unordered", lambda r: authorization(r, "content-type;host;x-amz-date", "x-amz-date;host")),
+    ("repeated", lambda r: authorization(r, "content-type;host", "host;host")),
     ("upper case", lambda r: authorization(r, "content-type;host", "Content-Type;host")),
     ("twice", lambda r: authorization(r, "Signature=", "Signature=1, Signature=")),
     ("extra part", lambda r: authorization(r, "Signature=", "Colour=red, Signature=")),
@@ -337,6 +339,34 @@ def test_the_date_header_stands_in_for_the_amz_one() -> None:
     check(request)
     assert refused(with_header(request, "date", "Wed, 04 Mar 2026 05:06:08 GMT")) == AUTH_FAILURE
     assert refused(with_header(request, "date", "some day")) == ("IncompleteSignature", 400)
+
+
+def test_a_date_without_a_zone_is_not_in_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = header_signed(headers={"Date": "now"})
+    assert (request.headers.one("date") or "").endswith("-0000")
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    try:
+        check(request)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_sts_says_what_does_not_match() -> None:
+    for tampered, message in [
+        (authorization(header_signed(), "/20260304/", "/20260303/"), "Date in Credential scope does not match"),
+        (with_header(header_signed(), "content-type", None), "signed but was not sent"),
+        (header_signed(headers={"X-Amz-Content-SHA256": "ab" * 32}), "is not the SHA-256 digest"),
+    ]:
+        with pytest.raises(ApiError, match=message):
+            check(tampered, "sts")
+
+
+def test_a_request_is_signed_in_one_place_only() -> None:
+    both = replace(header_signed(), query_string=presigned().query_string)
+    with pytest.raises(ApiError, match="both in its Authorization header and in its query string"):
+        check(both)
 
 
 def test_the_body_may_have_been_digested_while_it_was_read() -> None:
