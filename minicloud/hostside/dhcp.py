@@ -37,7 +37,6 @@ def render_config(plans: List[Plan], folder: Path, user: str, upstream: Optional
         f"user={user}",
         "group=nogroup",
         "pid-file=",
-        "conf-dir=",
         # Interfaces come with their subnets: bind-dynamic takes them up as they appear.
         "bind-dynamic",
         "except-interface=lo",
@@ -57,11 +56,9 @@ def render_config(plans: List[Plan], folder: Path, user: str, upstream: Optional
         f"addn-hosts={folder}/names",
         "domain-needed",
         "bogus-priv",
-        "no-poll" if upstream is None else f"resolv-file={upstream}",
+        "no-resolv" if upstream is None else f"resolv-file={upstream}",
         f"dhcp-option=option:mtu,{router['mtu']}",
     ]
-    if upstream is None:
-        lines.append("no-resolv")
     for index, key in enumerate(sorted(subnets)):
         subnet = subnets[key]
         network = IPv4Network(subnet["cidr"])

@@ -12,16 +12,42 @@ import hashlib
 import hmac
 import struct
 from http import HTTPStatus
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import unquote
 
 Plan = Dict[str, Any]
 
 VERSIONS = (
-    "1.0 2007-01-19 2007-03-01 2007-08-29 2007-10-10 2007-12-15 2008-02-01 2008-09-01 2009-04-04 2011-01-01 2011-05-01 "
-    "2012-01-12 2014-02-25 2014-11-05 2015-10-20 2016-04-19 2016-06-30 2016-09-02 2018-03-28 2018-08-17 2018-09-24 "
-    "2019-10-01 2020-10-27 2021-01-03 2021-03-23 2021-07-15 2022-07-09 2022-09-24 latest"
-).split()
+    "1.0",
+    "2007-01-19",
+    "2007-03-01",
+    "2007-08-29",
+    "2007-10-10",
+    "2007-12-15",
+    "2008-02-01",
+    "2008-09-01",
+    "2009-04-04",
+    "2011-01-01",
+    "2011-05-01",
+    "2012-01-12",
+    "2014-02-25",
+    "2014-11-05",
+    "2015-10-20",
+    "2016-04-19",
+    "2016-06-30",
+    "2016-09-02",
+    "2018-03-28",
+    "2018-08-17",
+    "2018-09-24",
+    "2019-10-01",
+    "2020-10-27",
+    "2021-01-03",
+    "2021-03-23",
+    "2021-07-15",
+    "2022-07-09",
+    "2022-09-24",
+    "latest",
+)
 MIN_TOKEN_SECONDS, MAX_TOKEN_SECONDS = 1, 21600
 TOKEN_HEADER = "x-aws-ec2-metadata-token"
 TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
@@ -56,7 +82,7 @@ class Reply(NamedTuple):
     status: int
     body: bytes
     content_type: str = "text/plain"
-    headers: Dict[str, str] = {}
+    headers: Tuple[Tuple[str, str], ...] = ()
     hop_limit: Optional[int] = None
 
 
@@ -106,24 +132,24 @@ def answer(request: Request, plan: Optional[Plan], tokens: Tokens, now: float) -
     parts = [part for part in unquote(request.target.split("?", 1)[0]).split("/") if part]
     if parts == ["latest", "api", "token"]:
         return _token(request, plan, tokens, now)
-    headers: Dict[str, str] = {}
+    headers: Tuple[Tuple[str, str], ...] = ()
     token = request.headers.get(TOKEN_HEADER)
     if token is not None:
         left = tokens.remaining(token, plan["instance_id"], now)
         if left is None:
             return error(401)
-        headers["X-Aws-Ec2-Metadata-Token-Ttl-Seconds"] = str(int(left))
+        headers = (("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", str(int(left))),)
     elif options["http_tokens"] == "required":
         return error(401)
     if request.method not in ("GET", "HEAD"):
-        return error(405)._replace(headers={"Allow": "GET, HEAD"})
+        return error(405)._replace(headers=(("Allow", "GET, HEAD"),))
     reply = _read(parts, plan)
-    return reply._replace(headers={**reply.headers, **headers})
+    return reply._replace(headers=reply.headers + headers)
 
 
 def _token(request: Request, plan: Plan, tokens: Tokens, now: float) -> Reply:
     if request.method != "PUT":
-        return error(405)._replace(headers={"Allow": "PUT"})
+        return error(405)._replace(headers=(("Allow", "PUT"),))
     # A proxy forwards it: so whoever is behind it would get the token of the instance the proxy runs on.
     if "x-forwarded-for" in request.headers:
         return error(403)
@@ -134,7 +160,7 @@ def _token(request: Request, plan: Plan, tokens: Tokens, now: float) -> Reply:
     if not MIN_TOKEN_SECONDS <= seconds <= MAX_TOKEN_SECONDS:
         return error(400)
     token = tokens.issue(plan["instance_id"], seconds, now)
-    headers = {"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": str(seconds)}
+    headers = (("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", str(seconds)),)
     return Reply(200, token.encode(), headers=headers, hop_limit=plan["metadata"]["hop_limit"])
 
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, TypeVar
 
-from minicloud.hostside import commands
+from minicloud.hostside import commands, files
 from minicloud.hostside.failures import Failure
 
 Result = TypeVar("Result")
@@ -35,10 +35,7 @@ def ensure_namespace(name: str) -> bool:
     if inode(name) is not None:
         return False
     # What a killed `ip netns add` or an unclean shutdown left: a plain file, which `add` would refuse.
-    try:
-        (FOLDER / name).unlink()
-    except FileNotFoundError:
-        pass
+    files.remove_file(FOLDER / name)
     commands.run(["ip", "netns", "add", name])
     return True
 
@@ -51,10 +48,7 @@ def ensure_no_namespace(name: str) -> None:
         commands.run(["ip", "netns", "delete", name])
         end_processes(number)
     else:
-        try:
-            (FOLDER / name).unlink()
-        except FileNotFoundError:
-            pass
+        files.remove_file(FOLDER / name)
 
 
 def inode(name: str) -> Optional[int]:
@@ -64,6 +58,14 @@ def inode(name: str) -> Optional[int]:
     except FileNotFoundError:
         return None
     return found.st_ino if found.st_dev == os.stat("/proc/self/ns/net").st_dev else None
+
+
+def inode_of(process: int) -> Optional[int]:
+    """Return the number of a process's namespace; None where there is no such process."""
+    try:
+        return os.stat(f"/proc/{process}/ns/net").st_ino
+    except OSError:
+        return None
 
 
 def names(prefix: str) -> List[str]:
@@ -147,13 +149,13 @@ def _kill(process: int, number: int, deadline: float) -> None:
         return
     try:
         # The id may have passed to somebody else before the pidfd was open: only now it names one process for sure.
-        if os.stat(f"/proc/{process}/ns/net").st_ino != number:
+        if inode_of(process) != number:
             return
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-    except (ProcessLookupError, FileNotFoundError, PermissionError):
+    except ProcessLookupError:
         return
     finally:
         os.close(descriptor)
