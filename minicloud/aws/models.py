@@ -96,7 +96,6 @@ class Service:
     versions: frozenset[str]  # every version a request may name
     protocols: tuple[str, ...]
     xml_namespace: str
-    target_prefix: str | None
     operations: dict[str, Operation]
     operation_names: frozenset[str]  # all that the model knows, served or not
 
@@ -111,7 +110,7 @@ class Service:
 
 
 class Catalog:
-    """The services this endpoint serves, found by name, by version, or by target prefix."""
+    """The services this endpoint serves, found by name or by what credential scopes call them."""
 
     def __init__(self, services: Iterable[Service]) -> None:
         self.services: dict[str, Service] = {service.name: service for service in services}
@@ -119,10 +118,6 @@ class Catalog:
     def operation(self, service: str, name: str) -> Operation:
         """The operation of a service; KeyError when it is not served (a bug in the caller, not a client's fault)."""
         return self.services[service].operations[name]
-
-    def accepting(self, version: str) -> list[Service]:
-        """Services that were published under this API version, in the order they were given."""
-        return [service for service in self.services.values() if version in service.versions]
 
     def signing_as(self, signing_name: str) -> Service | None:
         """The service whose credential scope is named so."""
@@ -152,7 +147,6 @@ def load_service(name: str, operations: Iterable[str], *, data: Path | None = No
         versions=frozenset(versions) | (EC2_VERSIONS if name == "ec2" else frozenset()),
         protocols=tuple(metadata.get("protocols", [metadata["protocol"]])),
         xml_namespace=metadata.get("xmlNamespace", ""),
-        target_prefix=metadata.get("targetPrefix"),
         operations={},
         operation_names=frozenset(model["operations"]),
     )
