@@ -1,0 +1,103 @@
+"""The signed endpoint: what AWS's tools speak to. One request's way, in order, is `_handle`.
+
+Owns the chain and what a client is told when something goes wrong: its own mistakes in the service's words, and of our
+bugs and broken databases nothing but the request id, by which the log has the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from minicloud.api.bodies import BodyTooLargeError, read_body
+from minicloud.api.gate import Gate
+from minicloud.api.operations import perform
+from minicloud.api.services import Context, Services
+from minicloud.aws import replies, sigv4
+from minicloud.aws.dispatch import Undispatched, choose_call
+from minicloud.aws.models import Service
+from minicloud.aws.replies import Reply
+from minicloud.aws.request import MAX_BODY_BYTES, Request, body_too_large
+from minicloud.clock import to_datetime
+from minicloud.cloud.accounts import find_access_key
+from minicloud.cloud.context import Caller
+from minicloud.errors import ApiError, StoreError
+
+log = logging.getLogger(__name__)
+
+THREADS = 16
+MAX_REQUESTS = 128
+METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
+
+
+def create_endpoint(services: Services) -> Starlette:
+    """Return the ASGI application of the signed endpoint. It owns its threads, not its sockets."""
+    gate = Gate(THREADS, MAX_REQUESTS)
+
+    async def endpoint(http: HttpRequest) -> Response:
+        request_id = services.make_request_id()
+        try:
+            async with gate.admitted():
+                request = await _read(http)
+                reply = await gate.run(lambda: _handle(services, request, request_id))
+        except ApiError as error:
+            reply = replies.failure(None, error, request_id=request_id)
+        except ClientDisconnect:
+            # Nobody is left to be answered.
+            reply = Reply(400, (), b"")
+        return Response(reply.body, reply.status, dict(reply.headers))
+
+    return Starlette(routes=[Route("/{path:path}", endpoint, methods=METHODS)])
+
+
+async def _read(http: HttpRequest) -> Request:
+    try:
+        body = await read_body(http, MAX_BODY_BYTES)
+    except BodyTooLargeError:
+        raise body_too_large(MAX_BODY_BYTES) from None
+    path: bytes = http.scope.get("raw_path") or http.scope["path"].encode()
+    return Request.build(http.method, path, http.scope["query_string"], http.scope["headers"], body)
+
+
+def _handle(services: Services, request: Request, request_id: str) -> Reply:
+    """Dispatch, authenticate, parse, perform, render."""
+    service: Service | None = None
+    try:
+        call = choose_call(request, services.catalog)
+        service = call.service
+        caller = _authenticate(services, request, service)
+        parameters = call.parse()
+        output = perform(Context(services, caller), service.name, call.operation.name, parameters)
+        return call.reply(output, request_id)
+    except Undispatched as error:
+        return replies.failure(error.service, error, request_id=request_id)
+    except Exception as error:
+        refusal = told(error, request_id, lambda: replies.internal_error(service))
+        return replies.failure(service, refusal, request_id=request_id)
+
+
+def _authenticate(services: Services, request: Request, service: Service) -> Caller:
+    def lookup(access_key_id: str) -> sigv4.Credential[str] | None:
+        key = find_access_key(services.cloud, access_key_id)
+        return None if key is None else sigv4.Credential(key.id, key.secret, key.account_id)
+
+    verified = sigv4.verify(request, service=service, lookup_key=lookup, now=to_datetime(services.clock.now_us()))
+    # The scope's region is what the client believes; this endpoint serves one region.
+    return Caller(verified.principal, services.cloud.config.region)
+
+
+def told(error: Exception, request_id: str, internal_error: Callable[[], ApiError]) -> ApiError:
+    """Return what a client is told of an exception, and log whole what it is not told."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, StoreError):
+        log.error("request %s: the store failed: %s", request_id, error, exc_info=error)
+        return ApiError("Unavailable", "The server is overloaded and can't handle the request.", 503)
+    log.error("request %s: a bug", request_id, exc_info=error)
+    return internal_error()

@@ -1,0 +1,34 @@
+"""The serial console's output, which only its host has."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from typing import Any
+
+from minicloud.api.services import Context
+from minicloud.clock import to_datetime
+from minicloud.cloud import views
+from minicloud.errors import ApiError, HostError
+from minicloud.model.states import InstanceState
+
+log = logging.getLogger(__name__)
+
+
+def get_console_output(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
+    """GetConsoleOutput: the last 64 KB, always the latest. A terminated instance has none left."""
+    instance = views.find_instance(context.cloud, context.caller, parameters["InstanceId"])
+    output = b""
+    if instance.state is not InstanceState.TERMINATED:
+        try:
+            output = context.services.read_console(instance)
+        except HostError as error:
+            log.warning("the console of %s could not be read: %s", instance.id, error.detail)
+            raise ApiError(
+                "Unavailable", "The console of the instance cannot be reached at the moment. Try again later.", 503
+            ) from None
+    return {
+        "InstanceId": instance.id,
+        "Timestamp": to_datetime(context.services.clock.now_us()),
+        "Output": base64.b64encode(output).decode() if output else None,
+    }

@@ -1,0 +1,43 @@
+"""Which parameters an operation honours. What it does not is refused, never ignored.
+
+Each operation declares the members it reads, as dotted paths without list numbers ("Placement.AvailabilityZone"); a
+path stands for everything below it. `tolerates` lists members that may be given with the one value that asks for what
+happens anyway. So a member that AWS adds to its model later is refused until somebody has thought about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from minicloud.errors import ApiError
+
+DRY_RUN = "DryRun"
+
+
+def refuse_unsupported(
+    parameters: Mapping[str, Any], honours: frozenset[str], tolerates: Mapping[str, tuple[object, ...]]
+) -> None:
+    """Raise UnsupportedOperation, naming the parameter, for the first one that would be ignored."""
+    for path, value in _leaves(parameters, ""):
+        if path == DRY_RUN or _covered(path, honours):
+            continue
+        if value in tolerates.get(path, ()):
+            continue
+        raise ApiError("UnsupportedOperation", f"The parameter {path} is not supported with this value.")
+
+
+def _covered(path: str, honours: frozenset[str]) -> bool:
+    parts = path.split(".")
+    return any(".".join(parts[:end]) in honours for end in range(1, len(parts) + 1))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            yield from _leaves(below, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _leaves(below, path)
+    else:
+        yield path, value

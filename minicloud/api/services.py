@@ -1,0 +1,74 @@
+"""What the front door is handed by the daemon, and what it cannot reach by itself: consoles and hosts to be added.
+
+Built once per daemon; tests build it with functions of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from minicloud.api.changes import ChangeHub
+from minicloud.aws.models import Catalog
+from minicloud.clock import Clock
+from minicloud.cloud.context import Caller, Cloud
+from minicloud.model.plans import HostFacts
+from minicloud.model.resources import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """A host that somebody wants to add. `host_key` None: take the key it shows now, and pin it."""
+
+    name: str
+    address: str
+    ssh_user: str
+    ssh_port: int
+    host_key: str | None
+    pool_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostProbe:
+    """What a host to be added said of itself; `host_key` is the SSH key it was reached by, None for `local`."""
+
+    facts: HostFacts
+    pool_capacity_bytes: int
+    host_key: str | None
+
+
+# Returns the last 64 KB of an instance's serial console. Raises HostError.
+ConsoleReader = Callable[[Instance], bytes]
+# Connects to a host and measures it. Raises HostError.
+HostProber = Callable[[HostAddress], HostProbe]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that handlers use. `hosts_changed` is called after a host was added or removed.
+
+    `trusted_uids` are the users who may speak at the unix socket: there they act as the root account.
+    """
+
+    cloud: Cloud
+    catalog: Catalog
+    clock: Clock
+    changes: ChangeHub
+    make_request_id: Callable[[], str]
+    read_console: ConsoleReader
+    probe_host: HostProber
+    hosts_changed: Callable[[], None]
+    trusted_uids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One request: what may be used, and who asks."""
+
+    services: Services
+    caller: Caller
+
+    @property
+    def cloud(self) -> Cloud:
+        """The use cases' world."""
+        return self.services.cloud
