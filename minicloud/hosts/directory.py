@@ -86,6 +86,11 @@ class LibvirtHostDirectory:
             known[1].close()
             remove_ssh_program(self._state_folder, host_id)
 
+    def ids(self) -> frozenset[str]:
+        """Return the ids of the hosts that are here, connected or not."""
+        with self._lock:
+            return frozenset(self._hosts)
+
     def get(self, host_id: str) -> LibvirtHost:
         with self._lock:
             known = self._hosts.get(host_id)
@@ -128,8 +133,17 @@ class _Member:
         self.host.close()
 
 
-def probe_host(destination: Destination, key_path: str, virt_type: str, clock: Clock) -> tuple[HostFacts, str | None]:
-    """Connect to a machine once and measure it; return its facts and its SSH host key (None for this machine).
+@dataclass(frozen=True, slots=True)
+class ProbedHost:
+    """What a machine said of itself; `host_key` is None for this machine."""
+
+    facts: HostFacts
+    host_key: str | None
+    pool_capacity_bytes: int
+
+
+def probe_host(destination: Destination, key_path: str, virt_type: str, clock: Clock, pool_folder: str) -> ProbedHost:
+    """Connect to a machine once and measure it, the file system of its pool included.
 
     With no key pinned in `destination`, the key that the server shows is used and returned for an operator to confirm
     (ssh_files.render_fingerprint); with one pinned, no other is accepted. Raises TransientError when the machine cannot
@@ -145,7 +159,8 @@ def probe_host(destination: Destination, key_path: str, virt_type: str, clock: C
             member.connections.start()
             if not member.connections.wait_up(PROBE_SECONDS):
                 raise TransientError(f"{destination.address}: libvirt: {member.connections.why_down}")
-            return member.host.facts(), destination.host_key
+            capacity_bytes, _ = member.host.pool_usage(pool_folder)
+            return ProbedHost(member.host.facts(), destination.host_key, capacity_bytes)
         finally:
             member.close()
 

@@ -48,6 +48,7 @@ class Store:
         # One writer at a time in this process: waiting here costs nothing, meeting in the database costs a retry.
         self._turn = threading.Lock()
         self._listeners: list[WakeListener] = []
+        self._commit_listeners: list[Callable[[], None]] = []
         self._is_current = False
         self._single = url in ("sqlite://", "sqlite:///:memory:")
 
@@ -88,6 +89,10 @@ class Store:
         self._listeners.append(listener)
         self._backend.listen(listener)
 
+    def on_commit(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every commit of this process, in the committing thread: it must only mark and wake."""
+        self._commit_listeners.append(listener)
+
     def migrate(self) -> None:
         """Bring the database to this version's tables, made new if absent. Raises StoreVersionError if it is newer."""
         self._backend.create()
@@ -126,6 +131,8 @@ class Store:
             self._turn.release()
         if woken:
             self._tell(woken)
+        for listener in self._commit_listeners:
+            listener()
         return result
 
     def _tell(self, woken: frozenset[str]) -> None:
