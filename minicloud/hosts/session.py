@@ -28,6 +28,7 @@ SILENT_SECONDS = 15.0
 IDLE_PING_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
 PROTOCOL = 1
+CLOSED = "the session was closed"
 
 assert CONNECT_SECONDS + SILENT_SECONDS < HOST_CALL_SECONDS
 
@@ -65,12 +66,12 @@ class HostSession:
             self._closed = True
             connection, self._connection = self._connection, None
         if connection:
-            connection.close("the session was closed")
+            connection.close(CLOSED)
 
     def _connected(self, timeout_seconds: float) -> _Connection:
         with self._lock:
             if self._closed:
-                raise TransientError(f"{self._host_id}: the session was closed")
+                raise TransientError(f"{self._host_id}: {CLOSED}")
             if self._connection and self._connection.is_open:
                 return self._connection
             if self._failed_at and self._clock.monotonic_seconds() < self._failed_at[0] + RECONNECT_SECONDS:
@@ -108,7 +109,7 @@ class HostSession:
         with self._lock:
             self._attempt = None
             if failure is None and connection and self._closed:
-                connection.close("the session was closed")
+                connection.close(CLOSED)
             self._connection = connection if failure is None else None
             self._failed_at = None
             if isinstance(failure, TransientError):
@@ -184,12 +185,16 @@ class _Connection:
 
     def close(self, reason: str) -> None:
         """End the link; every call in flight raises TransientError with `reason`."""
-        self._ended.set()
-        self._link.close()
         with self._lock:
+            if not self._ended.is_set():
+                self._ended.set()
+                log.log(
+                    logging.INFO if reason == CLOSED else logging.WARNING, "%s: session lost: %s", self._host_id, reason
+                )
             waiting, self._calls = list(self._calls.values()), {}
         for reply in [*waiting, self._hello]:
             _fail(reply, TransientError(f"{self._host_id}: the link was lost: {reason}"))
+        self._link.close()
 
     def _send(self, frame: bytes) -> None:
         try:
@@ -212,8 +217,6 @@ class _Connection:
         except Exception:
             log.exception("%s: the session's reader failed", self._host_id)
             reason = "the reader failed"
-        if not self._ended.is_set():
-            log.warning("%s: session lost: %s", self._host_id, reason)
         self.close(reason)
 
     def _take(self, message: dict[str, Any]) -> None:

@@ -89,13 +89,17 @@ class LocalTransport:
         bundle = build_bundle()
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(
-                session_argv(bundle, self._state_folder, self._python),
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    session_argv(bundle, self._state_folder, self._python),
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
         link = LocalLink(process, ours, log)
         with closed_after(CONNECT_SECONDS, link):
             install(link, bundle)

@@ -8,6 +8,8 @@ begin nothing after the deadline by which their caller has given up. Called by s
 from __future__ import annotations
 
 import base64
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ from minicloud.hostside import (
     kvm_probe,
     network,
     pools,
+    ports,
     processes,
+    supervisor,
 )
 from minicloud.hostside.failures import Failure
 
@@ -47,9 +51,21 @@ _disk_threads = ThreadPoolExecutor(8, thread_name_prefix="disks")
 
 
 def prepare(state_folder: str) -> None:
-    """Make the state folder and forget what has long ended; once per session."""
+    """Make the state folder, forget what has long ended, and restore what a reboot took; once per session.
+
+    Restoring goes on in the background. Where no port was ever pushed (a controller that is no host) nothing starts.
+    """
     files.ensure_folder(Path(state_folder))
     fences.forget_ended(state_folder, time.time())
+    if ports.folder(Path(state_folder)).exists():
+        threading.Thread(target=_restore, args=(state_folder,), name="restore", daemon=True).start()
+
+
+def _restore(state_folder: str) -> None:
+    try:
+        supervisor.restore(state_folder)
+    except Failure as failure:
+        sys.stderr.write(f"session: restoring the network: {failure}\n")
 
 
 def call(state_folder: str, verb: str, arguments: Dict[str, Any], deadline: float) -> Any:
@@ -136,7 +152,7 @@ def inventory(call: Call) -> Dict[str, Any]:
     """List what this host holds under minicloud's names, but for domains, which libvirt knows."""
     return {
         "ports": network.list_ports(call.state_folder),
-        "routers": network.list_routers(call.state_folder),
+        "routers": network.list_routers(),
         "disk_paths": pools.list_disks(call.state_folder),
         "jobs": jobs.names(call.state_folder),
     }
