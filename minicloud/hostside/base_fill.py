@@ -40,6 +40,14 @@ FIRST_PAUSE_SECONDS = 0.2
 Block = Tuple[int, str, str]
 
 
+def check(arguments: Dict[str, Any]) -> None:
+    """Refuse arguments that are none. Raises Failure."""
+    if arguments.keys() != {"path", "size_bytes", "blocks"}:
+        raise Failure(codes.INTERNAL, f"not the arguments of a fill: {sorted(arguments)}", transient=False)
+    disks.pool_of_base(arguments["path"])
+    _checked(arguments["size_bytes"], arguments["blocks"])
+
+
 def run(context: Context, arguments: Dict[str, Any]) -> Dict[str, Any]:
     """Fill the base. Raises Failure: NO_SPACE, UNAVAILABLE (transient: the source), CORRUPT_BLOCK, INTERNAL."""
     path, size_bytes = arguments["path"], arguments["size_bytes"]
@@ -59,7 +67,6 @@ def run(context: Context, arguments: Dict[str, Any]) -> Dict[str, Any]:
 def clean(arguments: Dict[str, Any], verdict: Optional[Dict[str, Any]]) -> None:
     """Remove what is unfinished, unless another job is at work on the same base."""
     path = arguments["path"]
-    disks.pool_of_base(path)
     try:
         with files.locked(_lock_path(path), 0.0):
             files.remove_file(Path(_part(path)))

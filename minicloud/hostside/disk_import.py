@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from minicloud.hostside import codes, files, qemu_img
-from minicloud.hostside.block_folder import BlockFolder, Writer
+from minicloud.hostside.block_folder import BlockFolder, Writer, manifest_key
 from minicloud.hostside.blocks import BLOCK_BYTES, Manifest, block_length, is_zero
 from minicloud.hostside.failures import Failure
 from minicloud.hostside.inspect import Inspection, Rejected, inspect
@@ -39,6 +39,26 @@ CONVERTED_PERCENT = 50
 _SOURCE_OVERHEAD = 1.02
 _SOURCE_SLACK_BYTES = 64 * 1024**2
 _FICLONE = 0x40049409
+
+
+_ARGUMENTS = {
+    "path": str,
+    "format": str,
+    "object_folder": str,
+    "snapshot_id": str,
+    "max_bytes": int,
+    "remove_source": bool,
+}
+
+
+def check(arguments: Dict[str, Any]) -> None:
+    """Refuse arguments that are none. Raises Failure."""
+    if {name: type(value) for name, value in arguments.items()} != _ARGUMENTS:
+        raise Failure(codes.INTERNAL, f"not the arguments of an import: {sorted(arguments)}", transient=False)
+    try:
+        manifest_key(arguments["snapshot_id"])
+    except ValueError as error:
+        raise Failure(codes.INTERNAL, str(error), transient=False) from error
 
 
 def run(context: Context, arguments: Dict[str, Any]) -> Dict[str, Any]:

@@ -30,7 +30,8 @@ from minicloud.hostside import codes, files
 from minicloud.hostside.failures import Failure
 from minicloud.hostside.program import program_argv
 
-# A kind is a module with `run(context, arguments) -> result` and `clean(arguments)`, loaded where it is needed.
+# A kind is a module, loaded where it is needed, with `check(arguments)`, `run(context, arguments) -> result` and
+# `clean(arguments, verdict)`. What `check` lets pass, `clean` can clean.
 KINDS = {"fill_base": "minicloud.hostside.base_fill", "import_disk": "minicloud.hostside.disk_import"}
 
 CLEAN_SECONDS = 10.0
@@ -58,12 +59,16 @@ class Context:
 
 
 def start(state_folder: str, name: str, kind: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
-    """Start a job unless one of that name exists, whatever became of it; return its status either way."""
+    """Start a job unless one of that name exists, whatever became of it; return its status either way.
+
+    Raises Failure for a kind or arguments that are none.
+    """
     found = status(state_folder, name)
     if found["state"] != "absent":
         return found
     if kind not in KINDS:
         raise Failure(codes.INTERNAL, f"no such kind of job: {kind!r}", transient=False)
+    _module(kind).check(arguments)
     folder = _folder(state_folder, name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Locked before there is a request: whoever finds the request finds the lock held, until the job has ended.
@@ -116,8 +121,7 @@ def clean(state_folder: str, name: str) -> None:
     _end(folder)
     request = files.read_json(folder / "request.json")
     if request is not None:
-        kind: Any = importlib.import_module(KINDS[request["kind"]])
-        kind.clean(request["arguments"], files.read_json(folder / "result.json"))
+        _module(request["kind"]).clean(request["arguments"], files.read_json(folder / "result.json"))
     # The request goes first: a job that is half removed is absent, and a folder without one is used again.
     files.remove_file(folder / "request.json")
     shutil.rmtree(folder)
@@ -146,14 +150,17 @@ def main(argv: List[str]) -> int:
 
 def _run(context: Context, kind: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
     try:
-        module: Any = importlib.import_module(KINDS[kind])
-        return _status("succeeded", progress_percent=100, result=module.run(context, arguments))
+        return _status("succeeded", progress_percent=100, result=_module(kind).run(context, arguments))
     except Failure as failure:
         return _failed(failure.code, failure.detail, failure.transient)
     except Exception:
         trace = traceback.format_exc()[-MAX_ERROR_CHARACTERS:]
         sys.stderr.write(trace)
         return _failed(codes.INTERNAL, trace, transient=False)
+
+
+def _module(kind: str) -> Any:
+    return importlib.import_module(KINDS[kind])
 
 
 def _end(folder: Path) -> None:
