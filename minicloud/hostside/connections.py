@@ -13,12 +13,12 @@ from minicloud.hostside.netlink import Connection
 
 
 def changed_addresses(old: nft.Table, new: nft.Table) -> Tuple[Set[str], Set[str]]:
-    """Return the private addresses whose permissions may have shrunk, and those whose public address changed."""
+    """Return the private addresses whose permissions may have shrunk, and those that lost a public address."""
     permissions: Set[str] = set()
     for name in set(old.sets) | set(new.sets):
         if name in ("ingress", "egress") or name.startswith("members_"):
-            permissions |= _differing(old, new, name)
-    return permissions, _differing(old, new, "private_to_public")
+            permissions |= _lost(old, new, name)
+    return permissions, _lost(old, new, "private_to_public")
 
 
 def choose_forbidden(
@@ -73,7 +73,7 @@ def _is_translated(one: Connection) -> bool:
     return one.original.destination != one.reply.source or one.original.source != one.reply.destination
 
 
-def _differing(old: nft.Table, new: nft.Table, name: str) -> Set[str]:
+def _lost(old: nft.Table, new: nft.Table, name: str) -> Set[str]:
     before = old.sets[name].elements if name in old.sets else {}
     after = new.sets[name].elements if name in new.sets else {}
-    return {key for key in set(before) | set(after) if before.get(key) != after.get(key)}
+    return {key for key, value in before.items() if after.get(key) != value}

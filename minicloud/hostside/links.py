@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set
 
 from minicloud.hostside import commands, namespaces, netlink
+from minicloud.hostside.failures import Failure
 from minicloud.hostside.nft import METADATA_IP
 from minicloud.hostside.ports import Plan
+from minicloud.hostside.threads import together
 
 Goal = Dict[str, Any]
 
@@ -136,8 +139,8 @@ def render_links(part: Goal, netns: str, present: Set[str]) -> List[str]:
     return lines
 
 
-def render_host(part: Goal, whole: Goal, ipv6: bool) -> List[str]:
-    """Return the lines that configure the host's ends and routes; `ipv6`: whether this kernel has it."""
+def render_host(part: Goal, ipv6: bool) -> List[str]:
+    """Return the lines that configure the host's ends; `ipv6`: whether this kernel has it."""
     lines = []
     transit = part["transit"]
     quiet = ["link set dev {} addrgenmode none"] if ipv6 else []
@@ -149,11 +152,6 @@ def render_host(part: Goal, whole: Goal, ipv6: bool) -> List[str]:
         for name in (bridge, subnet["bridge_veth"]):
             lines += [line.format(name) for line in quiet]
         lines += [f"link set dev {subnet['bridge_veth']} master {bridge} up", f"link set dev {bridge} up"]
-    via = f"via {whole['transit']['router_transit_ip']} dev {whole['transit']['transit_veth']}"
-    for ip, uplink in sorted(part["public"].items()):
-        lines.append(f"route replace {ip}/32 {via}")
-        if uplink is not None:
-            lines.append(f"neigh replace proxy {ip} dev {uplink}")
     return lines
 
 
@@ -191,8 +189,9 @@ def apply(old: Goal, new: Goal, trusted: bool) -> None:
     if making:
         commands.run(["ip", "-batch", "-"], _text(making))
     if part["transit"] is not None or part["subnets"]:
-        namespaces.inside(netns, lambda: _configure_router(part))
-    _configure_host(part, new)
+        together([lambda: _configure_host(part), lambda: namespaces.inside(netns, lambda: _configure_router(part))])
+    if part["public"]:
+        _lead_public_addresses(part["public"], new["transit"])
 
 
 def default_uplink() -> Optional[str]:
@@ -219,22 +218,45 @@ def _configure_router(part: Goal) -> None:
     commands.run(["ip", "-batch", "-"], _text(render_router(part)))
 
 
-def _configure_host(part: Goal, whole: Goal) -> None:
+def _configure_host(part: Goal) -> None:
     transit = part["transit"]
     if transit is not None:
         _set(f"net/ipv4/conf/{transit['transit_veth']}/forwarding", "1")
         _set(f"net/ipv4/conf/{transit['transit_veth']}/send_redirects", "0")
-    uplinks = {uplink for uplink in part["public"].values() if uplink is not None}
-    default = default_uplink() if transit is not None else None
-    for uplink in sorted(uplinks | ({default} if default else set())):
-        _set(f"net/ipv4/conf/{uplink}/forwarding", "1")
-        _set(f"net/ipv4/neigh/{uplink}/proxy_delay", "0")
-    lines = render_host(part, whole, os.path.exists("/proc/sys/net/ipv6"))
-    if lines:
-        commands.run(["ip", "-batch", "-"], _text(lines))
-    for ip, uplink in part["public"].items():
+        uplink = default_uplink()
         if uplink is not None:
-            netlink.announce_address(uplink, ip)
+            _use_uplink(uplink)
+    commands.run(["ip", "-batch", "-"], _text(render_host(part, os.path.exists("/proc/sys/net/ipv6"))))
+
+
+def _lead_public_addresses(public: Dict[str, Optional[str]], transit: Dict[str, str]) -> None:
+    for name in sorted({uplink for uplink in public.values() if uplink is not None}):
+        _use_uplink(name)
+    try:
+        for ip, uplink in public.items():
+            netlink.replace_route(ip, transit["router_transit_ip"], transit["transit_veth"])
+            if uplink is not None:
+                netlink.replace_proxy(ip, uplink)
+    except OSError as error:
+        raise Failure(
+            "network-refused", f"cannot lead public addresses to {transit['netns']}: {error}", True
+        ) from error
+    # Nobody waits for it: closing the socket it takes costs a pause of the kernel's, tens of milliseconds.
+    threading.Thread(target=_announce, args=(dict(public),), name="announce", daemon=True).start()
+
+
+def _announce(public: Dict[str, Optional[str]]) -> None:
+    for ip, uplink in public.items():
+        if uplink is not None:
+            try:
+                netlink.announce_address(uplink, ip)
+            except OSError:
+                pass  # the uplink is gone or down: there is nobody to tell
+
+
+def _use_uplink(uplink: str) -> None:
+    _set(f"net/ipv4/conf/{uplink}/forwarding", "1")
+    _set(f"net/ipv4/neigh/{uplink}/proxy_delay", "0")
 
 
 def _names(part: Goal) -> List[str]:
@@ -253,8 +275,13 @@ def _exists(name: str) -> bool:
 
 
 def _set(key: str, value: str) -> None:
-    with open(f"/proc/sys/{key}", "w") as file:
-        file.write(value)
+    try:
+        with open(f"/proc/sys/{key}", "r+") as file:
+            # Some writes make the kernel work although nothing changes.
+            if file.read().strip() != value:
+                file.write(value)
+    except OSError as error:
+        raise Failure("sysctl-refused", f"cannot set {key} to {value}: {error}", transient=True) from error
 
 
 def _text(lines: List[str]) -> str:

@@ -19,6 +19,11 @@ _NFT_GET_GENERATION = (10 << 8) | 16
 _CT_GET, _CT_DELETE = (1 << 8) | 1, (1 << 8) | 2
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_ZONE = 1, 2, 12, 18
 _NESTED = 0x8000
+_RTM_NEWROUTE, _RTM_NEWNEIGH = 24, 28
+_F_REPLACE, _F_CREATE = 0x100, 0x400
+_TABLE_MAIN, _PROTOCOL_STATIC, _UNICAST = 254, 4, 1
+_RTA_DESTINATION, _RTA_INTERFACE, _RTA_GATEWAY, _NDA_DESTINATION = 1, 4, 5, 1
+_PERMANENT, _NTF_PROXY = 0x80, 0x08
 _SO_NETNS_COOKIE = 71
 _ETH_P_ARP = 0x0806
 _RECEIVE_BYTES = 1 << 17
@@ -95,6 +100,22 @@ def delete_connections(doomed: Iterable[Connection]) -> int:
     return deleted
 
 
+def replace_route(address: str, gateway: str, interface: str) -> None:
+    """Lead one address over a gateway on an interface, whatever led it elsewhere before."""
+    body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, 0, _UNICAST, 0)
+    body += _attribute(_RTA_DESTINATION, socket.inet_aton(address))
+    body += _attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
+    body += _attribute(_RTA_INTERFACE, struct.pack("=I", socket.if_nametoindex(interface)))
+    _order(_RTM_NEWROUTE, _F_CREATE | _F_REPLACE, body)
+
+
+def replace_proxy(address: str, interface: str) -> None:
+    """Answer ARP for an address on an interface."""
+    index = socket.if_nametoindex(interface)
+    body = struct.pack("=BxxxiHBB", socket.AF_INET, index, _PERMANENT, _NTF_PROXY, 0)
+    _order(_RTM_NEWNEIGH, _F_CREATE | _F_REPLACE, body + _attribute(_NDA_DESTINATION, socket.inet_aton(address)))
+
+
 def announce_address(interface: str, address: str) -> None:
     """Broadcast a gratuitous ARP: neighbours that knew `address` elsewhere learn at once that it is here now."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ARP)) as link:
@@ -112,6 +133,15 @@ def _netfilter_socket() -> socket.socket:
     link.settimeout(_TIMEOUT_SECONDS)
     link.bind((0, 0))
     return link
+
+
+def _order(kind: int, flags: int, body: bytes) -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as link:
+        link.settimeout(_TIMEOUT_SECONDS)
+        link.bind((0, 0))
+        link.send(struct.pack("=IHHII", 16 + len(body), kind, flags | _F_REQUEST | _F_ACK, 1, 0) + body)
+        for _ in _messages(link, until_done=False):
+            pass
 
 
 def _send(link: socket.socket, kind: int, flags: int, family: int, attributes: bytes) -> None:

@@ -18,15 +18,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Set, Union
 
 from minicloud.hostside import (
-    commands,
     connections,
     dhcp,
     files,
+    libnftables,
     links,
     metadata,
     namespaces,
@@ -37,6 +36,7 @@ from minicloud.hostside import (
 )
 from minicloud.hostside.failures import Failure
 from minicloud.hostside.ports import Plan
+from minicloud.hostside.threads import together
 
 Folder = Union[str, Path]
 Record = Dict[str, Any]
@@ -60,7 +60,7 @@ def ensure_ports(plans: List[Plan], state_folder: Folder) -> None:
     written = [path for path in (ports.write(plan, folder) for plan in plans) if path is not None]
     routers = sorted({plan["router"]["netns"] for plan in plans})
     # The disk is slower than the kernel: it works meanwhile.
-    _together([lambda: _ensure_routers(folder, routers), lambda: ports.sync(written)])
+    together([lambda: _ensure_routers(folder, routers), lambda: ports.sync(written)])
 
 
 def ensure_no_ports(port_ids: Iterable[str], state_folder: Folder) -> None:
@@ -72,7 +72,7 @@ def ensure_no_ports(port_ids: Iterable[str], state_folder: Folder) -> None:
     steps: List[Callable[[], None]] = [lambda: _ensure_routers(folder, sorted(routers))]
     if removed:
         steps.append(lambda: files.sync_folder(ports.folder(folder)))
-    _together(steps)
+    together(steps)
 
 
 def list_ports(state_folder: Folder) -> List[str]:
@@ -112,10 +112,7 @@ def dnsmasq_config(folder: Path) -> Optional[Path]:
 def _ensure_routers(folder: Path, names: List[str]) -> None:
     for name in names:
         with files.locked(files.ensure_folder(folder / "locks", 0o700) / name):
-            remains = _Router(folder, name).apply()
-        if remains:
-            # Outside the lock: the supervisor may be waiting for it, to restore this very router.
-            supervision.ensure_router(folder, name)
+            _Router(folder, name).apply()
 
 
 def _refuse_conflicts(wanted: List[Plan], held: List[Plan]) -> None:
@@ -143,12 +140,12 @@ class _Router:
         record = files.read_json(self._record_path)
         self._record: Record = record if isinstance(record, dict) else {}
 
-    def apply(self) -> bool:
-        """Make the router match the plans; False if there are none left, so that it is gone now."""
+    def apply(self) -> None:
+        """Make the router match the plans; without any, there is none."""
         plans = [plan for plan in _cache.read(self._state_folder) if plan["router"]["netns"] == self._name]
         if not plans:
             self._remove()
-            return False
+            return
         # The newest plan speaks for what all ports of a router share.
         plans.sort(key=lambda plan: _written_at(self._state_folder, plan), reverse=True)
         self._write_files(plans)
@@ -158,15 +155,18 @@ class _Router:
             self._record = {}
         router = nft.router(plans)
         before = dict(self._record)
-        rules = _Work(lambda: namespaces.inside(self._name, lambda: self._apply_rules(router)))
-        _together([rules, lambda: _apply_host_rules(self._state_folder)])
-        self._record["generation"] = rules.result
-        self._record["table"] = nft.to_json(router.table)
-        self._apply_links(links.goal(plans, links.default_uplink()))
-        if self._record != before:
-            self._write_record()
+
+        def apply_kernel() -> None:
+            self._record["generation"] = namespaces.inside(self._name, lambda: self._apply_rules(router))
+            self._record["table"] = nft.to_json(router.table)
+            _apply_host_rules(self._state_folder)
+            self._apply_links(links.goal(plans, links.default_uplink()))
+            if self._record != before:
+                self._write_record()
+
+        # Servers need the namespace and their files only: they start while the links come up.
+        together([apply_kernel, lambda: supervision.ensure_router(self._state_folder, self._name)])
         self._end_connections(before, router, plans)
-        return True
 
     def _write_files(self, plans: List[Plan]) -> None:
         files.ensure_folder(self._folder.parent)
@@ -223,37 +223,6 @@ class _Router:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class _Work:
-    """A function whose result is kept, so that it can run beside others."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
-        self.result: Any = None
-
-    def __call__(self) -> None:
-        self.result = self._function()
-
-
-def _together(functions: List[Callable[[], Any]]) -> None:
-    """Run functions at the same time; return when all have ended, raising what the first of them raised."""
-    errors: Dict[int, BaseException] = {}
-
-    def run(index: int) -> None:
-        try:
-            functions[index]()
-        except BaseException as error:
-            errors[index] = error
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(1, len(functions))]
-    for thread in threads:
-        thread.start()
-    run(0)
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[min(errors)]
-
-
 def _apply_host_rules(state_folder: Path) -> None:
     path = state_folder / "host-rules.json"
     with files.locked(state_folder / "locks" / "host"):
@@ -283,7 +252,7 @@ def _transact(change: str, generation: int) -> int:
     """
     if not change:
         return generation
-    commands.run(["nft", "-f", "-"], change)
+    libnftables.transact(change)
     after = netlink.nft_generation()
     return after if after == generation + 1 else 0
 

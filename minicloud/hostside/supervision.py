@@ -40,8 +40,11 @@ def ensure_running(state_folder: Path) -> None:
 
 def ensure_router(state_folder: Path, router: str) -> None:
     """Have DHCP, DNS and metadata of a router running on what its folder says now. Raises Failure (transient)."""
-    ensure_running(state_folder)
-    reply = _call(state_folder, {"operation": "ensure", "router": router})
+    message = {"operation": "ensure", "router": router, "version": version()}
+    reply = _call(state_folder, message)
+    if reply is None or reply.get("version") != version():
+        ensure_running(state_folder)
+        reply = _call(state_folder, message)
     if reply is None or "error" in reply:
         reason = reply["error"] if reply else "it went away"
         raise Failure("no-supervisor", f"the supervisor cannot serve {router}: {reason}", transient=True)

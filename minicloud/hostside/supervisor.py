@@ -150,13 +150,14 @@ class Supervisor:
 
     def _answer(self, operation: str, message: Dict[str, Any]) -> Dict[str, Any]:
         try:
-            if operation == "ensure":
+            # Asked by another version: it sees from the answer that it has to replace this one first.
+            if operation == "ensure" and message["version"] == supervision.version():
                 self._ensure_named(message["router"])
             elif operation == "forget":
                 self._forget(message["router"])
         except (Failure, OSError) as error:
             self._log()
-            return {"error": str(error)}
+            return {"version": supervision.version(), "error": str(error)}
         return {"version": supervision.version()}
 
     def _retire(self, link: socket.socket) -> None:
