@@ -276,10 +276,11 @@ def _exists(name: str) -> bool:
 
 def _set(key: str, value: str) -> None:
     try:
-        with open(f"/proc/sys/{key}", "r+") as file:
-            # Some writes make the kernel work although nothing changes.
-            if file.read().strip() != value:
-                file.write(value)
+        with open(f"/proc/sys/{key}") as file:
+            if file.read().strip() == value:
+                return  # some writes cost the kernel much although they change nothing
+        with open(f"/proc/sys/{key}", "w") as file:
+            file.write(value)
     except OSError as error:
         raise Failure("sysctl-refused", f"cannot set {key} to {value}: {error}", transient=True) from error
 
