@@ -46,6 +46,8 @@ def render_config(plan: plans.LabPlan) -> str:
     """Return minicloud.yaml for a lab: everything not named here is as minicloud has it by itself."""
     return f"""\
 region: {REGION}
+# Test guests are tiny and idle: many may share the few cores of a machine that runs tests.
+vcpu_overcommit_ratio: 16
 listen_address: 0.0.0.0
 listen_port: {PORT}
 advertise_url: http://{plan.controller.address}:{PORT}
