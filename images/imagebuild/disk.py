@@ -7,7 +7,10 @@ import os
 import shutil
 import stat
 import struct
+import uuid
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagebuild.stage import BuildError, run
@@ -47,6 +50,10 @@ def render_cpio(tree: Path, epoch: int) -> bytes:
     return bytes(out)
 
 
+def pad_to_sector(content: bytes) -> bytes:
+    return content + b"\0" * (-len(content) % SECTOR_BYTES)
+
+
 def render_mbr(boot_code: bytes, disk_id: int, partitions: list[tuple[int, int, int, bool]]) -> bytes:
     """A master boot record; each partition is (type, first sector, sectors, active)."""
     if len(boot_code) > 440:
@@ -64,39 +71,103 @@ def make_ext4(
     image: Path,
     *,
     size_bytes: int,
-    uuid: str,
+    file_system_uuid: str,
     label: str,
     epoch: int,
     options: list[str],
-    owner: Callable[[str], int],
+    owner: Callable[[str], int] | None,
 ) -> None:
     """Write an ext4 file system holding `tree` to `image` (a sparse file).
 
-    `owner` gives the numeric user and group of a path inside the file system. `options` go to mke2fs as they are.
-    mke2fs copies owner and change time from the builder's files; both are set afterwards so that no builder shows.
+    `owner` gives the numeric user and group of a path inside the file system; None keeps those of `tree`, which only
+    root can have made. `options` go to mke2fs as they are. mke2fs copies owner and change time from the builder's
+    files; both are set afterwards so that no builder shows.
     """
     with image.open("wb") as stream:
         stream.truncate(size_bytes)
     fake_time = {"E2FSPROGS_FAKE_TIME": str(epoch)}
     run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-U", uuid, "-E", f"hash_seed={uuid},root_owner=0:0",
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-U", file_system_uuid, "-E", f"hash_seed={file_system_uuid},root_owner=0:0",
          "-L", label, *options, "-d", tree, image],
         environment=fake_time,
     )  # fmt: skip
-    commands: list[str] = []
-    inside = ["/", "/lost+found", *("/" + str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))]
-    for path in inside:
-        number = owner(path)
-        if any(character in path for character in ' "\n'):
-            raise BuildError(f"{path}: the file system builder takes no spaces or quotes in names")
-        commands += [f"sif {path} uid {number}", f"sif {path} gid {number}"]
-        commands += [f"sif {path} {clock} @{epoch}" for clock in ("ctime", "atime", "mtime", "crtime")]
-        commands += [f"sif {path} {clock}_extra 0" for clock in ("ctime", "atime", "mtime", "crtime")]
+    commands = [
+        f"sif <{inode}> {field} {value}"
+        for inode in _used_inodes(image)
+        for field, value in (("ctime", f"@{epoch}"), ("ctime_extra", "0"), ("atime", f"@{epoch}"), ("atime_extra", "0"))
+    ]
+    if owner is not None:
+        for path in ["/", *("/" + str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))]:
+            if any(character in path for character in ' "\n'):
+                raise BuildError(f"{path}: no spaces or quotes in names where owners are set")
+            commands += [f"sif {path} uid {owner(path)}", f"sif {path} gid {owner(path)}"]
     script = image.with_suffix(".debugfs")
     script.write_text("\n".join(commands) + "\n")
     run(["debugfs", "-w", "-f", script, image], environment=fake_time)
     script.unlink()
     run(["e2fsck", "-f", "-n", image], environment=fake_time)
+
+
+def _used_inodes(image: Path) -> list[int]:
+    """Numbers of the inodes in use, in order, from the free ranges that dumpe2fs prints for each block group."""
+    described = run(["dumpe2fs", image]).decode()
+    count = int(next(line.split()[-1] for line in described.splitlines() if line.startswith("Inode count:")))
+    free: set[int] = set()
+    for line in described.splitlines():
+        if line.strip().startswith("Free inodes:"):
+            for span in line.split(":")[1].replace(" ", "").split(","):
+                if span:
+                    first, _, last = span.partition("-")
+                    free.update(range(int(first), int(last or first) + 1))
+    # Inodes 1 and 3 to 10 are the file system's own and carry no times that matter, the root folder is 2.
+    return [2, *(inode for inode in range(11, count + 1) if inode not in free)]
+
+
+GPT_BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
+GPT_LINUX_ROOT_X86_64 = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+
+
+@dataclass(frozen=True)
+class GptPartition:
+    """A partition of a GUID partition table; sectors are inclusive."""
+
+    number: int
+    kind: str
+    uuid: str
+    first_sector: int
+    last_sector: int
+
+
+def write_gpt(disk: Path, boot_code: bytes, disk_uuid: str, partitions: list[GptPartition]) -> None:
+    """Write a protective MBR with `boot_code` (440 bytes at most) and both copies of the table to a disk file.
+
+    Layout: UEFI specification 2.10, chapter 5.
+    """
+    sectors = disk.stat().st_size // SECTOR_BYTES
+    entries = bytearray(128 * 128)
+    for partition in partitions:
+        entry = (
+            uuid.UUID(partition.kind).bytes_le
+            + uuid.UUID(partition.uuid).bytes_le
+            + struct.pack("<QQQ", partition.first_sector, partition.last_sector, 0)
+        )
+        start = (partition.number - 1) * 128
+        entries[start : start + len(entry)] = entry
+
+    def header(here: int, other: int, table: int) -> bytes:
+        def packed(checksum: int) -> bytes:
+            return struct.pack(
+                "<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, checksum, 0, here, other, 34, sectors - 34,
+                uuid.UUID(disk_uuid).bytes_le, table, 128, 128, zlib.crc32(entries),
+            )  # fmt: skip
+
+        return packed(zlib.crc32(packed(0))).ljust(SECTOR_BYTES, b"\0")
+
+    protective = render_mbr(boot_code, 0, [(0xEE, 1, sectors - 1, False)])
+    with disk.open("r+b") as stream:
+        stream.write(protective + header(1, sectors - 1, 2) + entries)
+        stream.seek((sectors - 33) * SECTOR_BYTES)
+        stream.write(bytes(entries) + header(sectors - 1, 1, sectors - 33))
 
 
 def place(source: Path, disk: Path, offset_bytes: int) -> None:
