@@ -27,8 +27,10 @@ MAX_IN_FLIGHT = 5
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_COUNT = 3
 OPEN_SECONDS = 20.0
+# While other connections live, one that takes longer is a sign that they do not, either.
+REOPEN_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
-BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
+BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # A connection that never came back from opening (libvirtd is stopped, not dead) is left behind, this many at most.
 MAX_OPENING = 4
 
@@ -176,8 +178,10 @@ class Connections:
 
     def _repair(self) -> None:
         """Replace connections that died and add those that are wanted. Raises HostError when one cannot be opened."""
-        if self._events is not None and self._events.is_dead:
-            # Events were lost: whoever listens must look at everything again, so the host goes down and comes back.
+        with self._lock:
+            calls_lost = bool(self._control) and all(each.is_dead for each in self._control)
+        if calls_lost or (self._events is not None and self._events.is_dead):
+            # Events may be lost: whoever listens must look at everything again, so the host goes down and comes back.
             self._go_down("the connection was lost")
         if self._events is None:
             self._events = self._open("events", with_events=True)
@@ -214,8 +218,9 @@ class Connections:
             self._on_state("disconnected", why)
 
     def _open(self, purpose: str, with_events: bool) -> _Connection:
+        timeout_seconds = REOPEN_SECONDS if self._up.is_set() else OPEN_SECONDS
         return self._opening.run(
-            f"opening {self._uri} for {purpose}", lambda call: self._open_now(call, with_events), OPEN_SECONDS
+            f"opening {self._uri} for {purpose}", lambda call: self._open_now(call, with_events), timeout_seconds
         )
 
     def _open_now(self, call: Call, with_events: bool) -> _Connection:

@@ -5,7 +5,7 @@ instances: what to start or end is the controller's business. Built by directory
 
 Bounds: every libvirt call runs in a thread that can be left behind (bounded_calls.py). An instance with such a call
 still out is in quarantine: nothing but its end is asked of libvirt until the call returns, because what it will still
-do is not known. A create that comes late finds no domain: `ensure_no_domain` undefines before it destroys.
+do is not known. A create that comes late finds no domain: `ensure_no_domain` ends when libvirt knows the name no more.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ SETTLE_SECONDS = 1.0
 MAX_THREADS = 48
 # libvirtd has 20 workers; with this many waiting for hung guests, ask no more of what could join them.
 MAX_HUNG = 12
+# The last one finds that the name is gone.
+END_ATTEMPTS = 3
 
 UNDEFINE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -274,18 +276,24 @@ class LibvirtHost:
         return parse_state(*domain.state())
 
     def _end(self, connection: libvirt.virConnect, instance_id: str) -> None:
-        """Undefine, then destroy: from the first on, a create that is still on its way finds no domain to start."""
-        try:
-            domain = connection.lookupByName(instance_id)
-        except libvirt.libvirtError as error:
-            if is_no_domain(error):
-                return
-            raise
-        if not self._is_ours(domain):
-            raise PermanentError(INTERNAL_ERROR, f"{self._host_id}: domain {instance_id} is not minicloud's: untouched")
-        # An undefined domain that is active is transient, cannot be undefined again, and goes with its process.
-        _unless_over(lambda: domain.undefineFlags(UNDEFINE_FLAGS))
-        _unless_over(lambda: domain.destroyFlags(0))
+        """Destroy and undefine, until libvirt knows the name no more.
+
+        Destroy comes first: undefining waits for what else is asked of the domain, so a hung QEMU would hold it up for
+        longer than we wait. A create from before may start the domain again in between; hence the loop.
+        """
+        for _ in range(END_ATTEMPTS):
+            try:
+                domain = connection.lookupByName(instance_id)
+            except libvirt.libvirtError as error:
+                if is_no_domain(error):
+                    return
+                raise
+            if not self._is_ours(domain):
+                raise PermanentError(
+                    INTERNAL_ERROR, f"{self._host_id}: domain {instance_id} is not minicloud's: untouched"
+                )
+            _destroy_and_undefine(domain)
+        raise TransientError(f"{self._host_id}: {instance_id} came back {END_ATTEMPTS} times")
 
     def _is_ours(self, domain: libvirt.virDomain) -> bool:
         uuid = domain.UUID()
@@ -371,6 +379,11 @@ def _unless_over(action: Callable[[], object]) -> None:
     except libvirt.libvirtError as error:
         if not is_no_domain(error) and not is_wrong_state(error):
             raise
+
+
+def _destroy_and_undefine(domain: libvirt.virDomain) -> None:
+    _unless_over(lambda: domain.destroyFlags(0))
+    _unless_over(lambda: domain.undefineFlags(UNDEFINE_FLAGS))
 
 
 class _Deadline:
