@@ -146,8 +146,15 @@ def terminate(cloud: Cloud, caller: Caller, ids: Iterable[str]) -> list[StateCha
     def decide(tx: Tx) -> list[StateChange]:
         rows = require(tx, caller, INSTANCES, wanted)
         for row in rows:
-            if row.disable_api_termination and row.state is not InstanceState.TERMINATED:
-                raise _protected(row, "terminated", "disableApiTermination")
+            if row.state is InstanceState.TERMINATED:
+                continue
+            # EC2 user guide, "Enable stop protection": it protects from termination, too.
+            for attribute, is_set in (
+                ("disableApiTermination", row.disable_api_termination),
+                ("disableApiStop", row.disable_api_stop),
+            ):
+                if is_set:
+                    raise _protected(row, "terminated", attribute)
         return [_terminate_one(tx, row) for row in rows]
 
     return cloud.store.write(decide)
