@@ -21,7 +21,7 @@ from minicloud.cloud.block_devices import (
 )
 from minicloud.cloud.context import Caller, Cloud
 from minicloud.cloud.lookups import IMAGES, SNAPSHOTS, check_ids, is_visible, missing, require, require_one
-from minicloud.cloud.tags import TagSpecifications, check_tag_specifications
+from minicloud.cloud.tags import MAX_TAGS, TagSpecifications, check_tag_specifications, too_many_tags
 from minicloud.errors import ApiError
 from minicloud.model.resources import BlockDevice, Image, Snapshot
 from minicloud.model.states import ImageState, SnapshotState
@@ -95,7 +95,7 @@ def register_image(cloud: Cloud, caller: Caller, request: RegisterRequest) -> Im
     check_image_name(request.name)
     check_architecture(request.architecture)
     _check_description(request.description)
-    check_tag_specifications(request.tags, [IMAGES.tag_type, SNAPSHOTS.tag_type])
+    check_tag_specifications(request.tags, [IMAGES.tag_type])
     if request.root_device_name is None:
         raise ApiError("MissingParameter", "The request must contain the parameter RootDeviceName")
     device_letter(request.root_device_name)
@@ -194,8 +194,13 @@ def copy_image(cloud: Cloud, caller: Caller, request: CopyRequest) -> Image:
         )
         copy = replace(copy, block_devices=_copy_snapshots(cloud, tx, caller, source, copy, request))
         tx.images.insert(copy)
-        copied = tx.tags.of([source.id]).get(source.id, {}) if request.copy_tags else {}
-        tx.tags.set(copy.id, {**copied, **request.tags.get(IMAGES.tag_type, {})})
+        # Tags that another account gave its image are that account's alone (EC2 API reference, CopyImageTags).
+        copies_tags = request.copy_tags and source.account_id == caller.account_id
+        copied = tx.tags.of([source.id]).get(source.id, {}) if copies_tags else {}
+        tags = {**copied, **request.tags.get(IMAGES.tag_type, {})}
+        if len(tags) > MAX_TAGS:
+            raise too_many_tags()
+        tx.tags.set(copy.id, tags)
         tokens.remember(tx, caller, "CopyImage", request.client_token, digest, copy.id)
         return copy
 
@@ -250,7 +255,7 @@ def describe_images(
             for row in rows
             if (not owned_by or row.account_id in owned_by) and (not users or _launchable_by(row, users))
         ]
-        return _view(tx, rows)
+        return _view(tx, caller, rows)
 
     return cloud.store.read(look)
 
@@ -274,7 +279,7 @@ def deregister_image(cloud: Cloud, caller: Caller, image_id: str) -> None:
 
 def describe_image(cloud: Cloud, caller: Caller, image_id: str) -> ImageView:
     """Return one of the caller's own images, for its attributes. Raises InvalidAMIID.*, AuthFailure."""
-    return cloud.store.read(lambda tx: _view(tx, [_own_image(tx, caller, image_id)])[0])
+    return cloud.store.read(lambda tx: _view(tx, caller, [_own_image(tx, caller, image_id)])[0])
 
 
 def set_description(cloud: Cloud, caller: Caller, image_id: str, description: str) -> None:
@@ -359,8 +364,9 @@ def _own_image(tx: Tx, caller: Caller, image_id: str) -> Image:
     return image
 
 
-def _view(tx: Tx, images: Sequence[Image]) -> list[ImageView]:
+def _view(tx: Tx, caller: Caller, images: Sequence[Image]) -> list[ImageView]:
     wanted = {one.snapshot_id for image in images for one in image.block_devices if one.snapshot_id}
     sizes = {row.id: row.size_gib for row in tx.snapshots.where(id=wanted) if row.size_gib > 0}
-    tags = tx.tags.of([image.id for image in images])
+    # An image is shared without its tags (EC2 user guide, "Share an AMI").
+    tags = tx.tags.of([image.id for image in images if image.account_id == caller.account_id])
     return [ImageView(image, sizes, tags.get(image.id, {})) for image in images]
