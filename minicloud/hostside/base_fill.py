@@ -64,7 +64,7 @@ def run(context: Context, arguments: Dict[str, Any]) -> Dict[str, Any]:
         raise Failure(codes.UNAVAILABLE, f"{path}: {error}", transient=True) from error
 
 
-def clean(arguments: Dict[str, Any], verdict: Optional[Dict[str, Any]]) -> None:
+def clean(arguments: Dict[str, Any]) -> None:
     """Remove what is unfinished, unless another job is at work on the same base."""
     path = arguments["path"]
     try:
@@ -209,6 +209,8 @@ class _Fetcher:
             raise Failure(codes.CORRUPT_BLOCK, f"{parts.path}: the store does not hold this block", transient=False)
         if response.status != 200:
             raise http.client.HTTPException(f"status {response.status}")
+        if len(data) <= max_bytes and response.length:
+            raise http.client.IncompleteRead(data, response.length)
         if len(data) > max_bytes:
             raise CorruptObject(f"{parts.path} is larger than a block can be")
         return data

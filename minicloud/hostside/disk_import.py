@@ -5,8 +5,8 @@ anything else reads it, lets qemu-img convert qcow2 once, cuts the disk into blo
 have, commits the manifest. Result: {"virtual_size_bytes", "manifest_digest", "blocks", "new_blocks"}. A refused image
 fails with INVALID_IMAGE and a sentence that its owner may be shown. Run by jobs.py, on the controller's machine.
 
-`remove_source` says the file is an upload of our own: nobody else writes it, and it goes once there is a verdict that
-no retry can change. Any other qcow2 is copied first (a reflink where the file system has it), so that what has been
+`remove_source` says the file is an upload of our own, which the controller removes when the import has ended: nobody
+else writes it. Any other qcow2 is copied first (a reflink where the file system has it), so that what has been
 inspected is what is converted, whatever its owner does to it meanwhile.
 """
 
@@ -75,12 +75,10 @@ def run(context: Context, arguments: Dict[str, Any]) -> Dict[str, Any]:
         raise Failure(codes.UNAVAILABLE, str(error), transient=True) from error
 
 
-def clean(arguments: Dict[str, Any], verdict: Optional[Dict[str, Any]]) -> None:
-    """Remove scratch files; and the source, if it is ours and its verdict stands."""
+def clean(arguments: Dict[str, Any]) -> None:
+    """Remove scratch files."""
     for path in _scratch_paths(arguments):
         files.remove_file(path)
-    if arguments["remove_source"] and verdict and not verdict["result"].get("transient"):
-        files.remove_file(Path(arguments["path"]))
 
 
 def _import(context: Context, stack: contextlib.ExitStack, arguments: Dict[str, Any]) -> Dict[str, Any]:

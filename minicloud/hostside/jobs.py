@@ -31,7 +31,7 @@ from minicloud.hostside.failures import Failure
 from minicloud.hostside.program import program_argv
 
 # A kind is a module, loaded where it is needed, with `check(arguments)`, `run(context, arguments) -> result` and
-# `clean(arguments, verdict)`. What `check` lets pass, `clean` can clean.
+# `clean(arguments)`. What `check` lets pass, `clean` can clean.
 KINDS = {"fill_base": "minicloud.hostside.base_fill", "import_disk": "minicloud.hostside.disk_import"}
 
 CLEAN_SECONDS = 10.0
@@ -121,7 +121,7 @@ def clean(state_folder: str, name: str) -> None:
     _end(folder)
     request = files.read_json(folder / "request.json")
     if request is not None:
-        _module(request["kind"]).clean(request["arguments"], files.read_json(folder / "result.json"))
+        _module(request["kind"]).clean(request["arguments"])
     # The request goes first: a job that is half removed is absent, and a folder without one is used again.
     files.remove_file(folder / "request.json")
     shutil.rmtree(folder)
