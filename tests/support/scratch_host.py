@@ -7,7 +7,6 @@ libvirt would put a tap. "Outside" is a namespace on the host's uplink, with the
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -271,7 +270,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> float:
 def scratch_folder() -> Iterator[Path]:
     """Yield a state folder that dnsmasq, which drops root, can reach; pytest's own folders are root's alone."""
     folder = Path(tempfile.mkdtemp(prefix="minicloud-host-"))
-    os.chmod(folder, 0o711)
+    folder.chmod(0o711)
     try:
         yield folder
     finally:
