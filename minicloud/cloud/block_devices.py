@@ -22,6 +22,7 @@ ROOT_SLOT = 1
 # Devices that may be hot-attached to one instance; also how many volumes a launch may bring besides the root.
 ATTACH_QUOTA = 16
 DEFAULT_VOLUME_TYPE = "gp3"
+MAX_MIBPS_PER_IOPS = 0.25
 
 _DEVICE_NAME = re.compile(r"(?:/dev/)?(?:(sd|vd|hd)([a-z])([1-9]|1[0-5])?|xvd([a-z]{1,2})([1-9]|1[0-5])?)")
 _VIRTUAL_NAME = re.compile(r"ephemeral(\d{1,2})")
@@ -38,13 +39,16 @@ class VolumeLimits:
     iops_required: bool = False
     throughput: tuple[int, int] | None = None
     default_throughput: int | None = None
+    max_iops_per_gib: int | None = None
 
 
 VOLUME_TYPES: dict[str, VolumeLimits] = {
-    "gp3": VolumeLimits(1, 65536, (3000, 80000), 3000, throughput=(125, 2000), default_throughput=125),
+    "gp3": VolumeLimits(
+        1, 65536, (3000, 80000), 3000, throughput=(125, 2000), default_throughput=125, max_iops_per_gib=500
+    ),
     "gp2": VolumeLimits(1, 16384),
-    "io1": VolumeLimits(4, 16384, (100, 64000), iops_required=True),
-    "io2": VolumeLimits(4, 65536, (100, 256000), iops_required=True),
+    "io1": VolumeLimits(4, 16384, (100, 64000), iops_required=True, max_iops_per_gib=50),
+    "io2": VolumeLimits(4, 65536, (100, 256000), iops_required=True, max_iops_per_gib=1000),
     "st1": VolumeLimits(125, 16384),
     "sc1": VolumeLimits(125, 16384),
     "standard": VolumeLimits(1, 1024),
@@ -227,6 +231,7 @@ def choose_volume(one: DeviceRequest, pci_slot: int, snapshots: Mapping[str, Sna
     _check_setting("throughput", one.throughput_mibps, limits.throughput, volume_type)
     if limits.iops_required and one.iops is None:
         raise ApiError("MissingParameter", f"The parameter iops must be specified for {volume_type} volumes.")
+    _check_ratios(one, size_gib, limits)
     return LaunchVolume(
         device_name=str(one.device_name),
         pci_slot=pci_slot,
@@ -251,6 +256,23 @@ def _check_setting(name: str, value: int | None, bounds: tuple[int, int] | None,
             "InvalidParameterValue",
             f"Value ({value}) for parameter {name} is invalid for {volume_type} volumes: expecting {bounds[0]} to "
             f"{bounds[1]}.",
+        )
+
+
+def _check_ratios(one: DeviceRequest, size_gib: int, limits: VolumeLimits) -> None:
+    """Refuse more IOPS than a volume's size, or more throughput than its IOPS, can carry; any size has the default."""
+    ratio = limits.max_iops_per_gib
+    iops = one.iops if one.iops is not None else limits.default_iops
+    if ratio is not None and iops is not None and iops > max(ratio * size_gib, limits.default_iops or 0):
+        raise ApiError(
+            "InvalidParameterValue",
+            f"Iops to volume size ratio of {iops / size_gib:.6f} is too high; maximum is {ratio}",
+        )
+    if one.throughput_mibps is not None and iops is not None and one.throughput_mibps > iops * MAX_MIBPS_PER_IOPS:
+        raise ApiError(
+            "InvalidParameterValue",
+            f"Throughput (MiBps) to iops ratio of {one.throughput_mibps / iops:.6f} is too high; maximum is "
+            f"{MAX_MIBPS_PER_IOPS:.6f} MiBps per iops.",
         )
 
 
