@@ -80,7 +80,7 @@ def _start(
             "InvalidParameterValue",
             f"The disk image format '{request.format[:100]}' is not supported: only {' and '.join(FORMATS)} are.",
         )
-    digest = tokens.parameters_digest(request)
+    digest = f"{tokens.parameters_digest(request)} {architecture} {boot_mode}"
     operation = f"Import{kind.capitalize()}"
     task_kind = IMPORT_IMAGE_TASKS if kind == "image" else IMPORT_SNAPSHOT_TASKS
 
