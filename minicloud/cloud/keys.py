@@ -34,6 +34,7 @@ from minicloud.errors import ApiError
 from minicloud.model.resources import KeyPair
 from minicloud.store.store import Tx
 
+KEY_TYPES = ("rsa", "ed25519")
 RSA_BITS = 2048
 IMPORTED_RSA_BITS = (1024, 2048, 3072, 4096)
 MAX_NAME = 255
@@ -57,6 +58,8 @@ def create_key_pair(
     """Make a key pair of type "rsa" or "ed25519". Raises InvalidKeyPair.Duplicate, InvalidParameterValue."""
     _check_name(name)
     check_tag_specifications(specifications, [KEY_PAIRS.tag_type])
+    if key_type not in KEY_TYPES:
+        raise ApiError("InvalidParameterValue", f"Value ({key_type[:100]}) for parameter KeyType is invalid.")
     # Outside the transaction: an RSA key takes a tenth of a second.
     if key_type == "ed25519":
         edwards = ed25519.Ed25519PrivateKey.generate()
