@@ -6,6 +6,7 @@ that makes a resource with tags.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ MAX_TAGS = 50
 MAX_KEY = 128
 MAX_VALUE = 256
 RESERVED = "aws:"
+_METADATA_KEY = re.compile(r"[0-9a-zA-Z\-_+=,.@:]{1,255}")
 
 # From resource type ("instance") to tags: what a TagSpecifications parameter says.
 TagSpecifications = Mapping[str, Mapping[str, str]]
@@ -74,7 +76,7 @@ def check_tag_specifications(specifications: TagSpecifications, allowed: Sequenc
 def check_metadata_tags(tags: Mapping[str, str]) -> None:
     """Refuse instance tags that cannot be metadata paths (EC2 user guide, "Instance tags in instance metadata")."""
     for key in tags:
-        if " " in key or "/" in key or key in (".", "..", "_index"):
+        if not _METADATA_KEY.fullmatch(key) or key in (".", "..", "_index"):
             raise ApiError(
                 "InvalidParameterValue",
                 f"'{key}' is not a valid tag key. Tag keys must match pattern "
