@@ -36,7 +36,7 @@ def find_earlier(tx: Tx, caller: Caller, operation: str, token: str | None, dige
         return None
     check_token(token)
     found = tx.client_tokens.where(account_id=caller.account_id, region=caller.region, operation=operation, token=token)
-    if not found:
+    if not found or found[0].created_us < _oldest_us(tx):
         return None
     if found[0].parameters_digest != digest:
         raise ApiError(
@@ -50,7 +50,7 @@ def remember(tx: Tx, caller: Caller, operation: str, token: str | None, digest: 
     """Keep a token with what it made, and forget those older than a day."""
     if token is None:
         return
-    queries.delete_client_tokens_before(tx, tx.now_us - KEPT_SECONDS * MICROSECONDS)
+    queries.delete_client_tokens_before(tx, _oldest_us(tx))
     tx.client_tokens.insert(
         ClientToken(
             account_id=caller.account_id,
@@ -62,6 +62,10 @@ def remember(tx: Tx, caller: Caller, operation: str, token: str | None, digest: 
             created_us=tx.now_us,
         )
     )
+
+
+def _oldest_us(tx: Tx) -> int:
+    return tx.now_us - KEPT_SECONDS * MICROSECONDS
 
 
 def check_token(token: str) -> None:
