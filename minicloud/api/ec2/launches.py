@@ -132,7 +132,11 @@ def _parse_interface(parameters: dict[str, Any]) -> dict[str, Any]:
 def _parse_user_data(encoded: str | None) -> bytes | None:
     if encoded is None:
         return None
+    malformed = ApiError("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
+    compact = "".join(encoded.split())
+    if len(compact) % 4:  # superfluous padding, which b64decode lets pass
+        raise malformed
     try:
-        return base64.b64decode("".join(encoded.split()), validate=True)
+        return base64.b64decode(compact, validate=True)
     except (binascii.Error, ValueError):
-        raise ApiError("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.") from None
+        raise malformed from None
