@@ -68,7 +68,7 @@ def _install(tree: Path) -> None:
     argv += [f"--include={','.join(package for package in PACKAGES)}"]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     argv += [f"--dpkgopt=path-include={pattern}" for pattern in KEPT]
-    argv += [f"--customize-hook={RECIPE_DIR / 'customize.sh'} \"$1\"", RELEASE, tree]
+    argv += [f'--customize-hook={RECIPE_DIR / "customize.sh"} "$1"', RELEASE, tree]
     # Not SOURCE_DATE_EPOCH: under it Python files are compiled to be checked against their source at every import.
     run(argv, environment={"IMAGE_EPOCH": str(EPOCH), "ROOT_PARTUUID": ROOT_PARTUUID}, timeout_seconds=1500)
 

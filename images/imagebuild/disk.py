@@ -41,10 +41,11 @@ def render_cpio(tree: Path, epoch: int) -> bytes:
 
     for number, path in enumerate(sorted(tree.rglob("*")), start=1):
         mode = path.lstat().st_mode
+        content = b""
         if stat.S_ISLNK(mode):
-            content = os.readlink(path).encode()
-        else:
-            content = path.read_bytes() if stat.S_ISREG(mode) else b""
+            content = os.fsencode(path.readlink())
+        elif stat.S_ISREG(mode):
+            content = path.read_bytes()
         add(str(path.relative_to(tree)), mode, content, number)
     add("TRAILER!!!", 0, b"", 0)
     return bytes(out)
@@ -61,7 +62,8 @@ def render_mbr(boot_code: bytes, disk_id: int, partitions: list[tuple[int, int, 
     table = bytearray(64)
     for slot, (kind, first_sector, sectors, active) in enumerate(partitions):
         # The CHS fields say "use LBA": no BIOS of a virtual machine reads them.
-        entry = struct.pack("<B3sB3sII", 0x80 if active else 0, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", first_sector, sectors)  # fmt: skip
+        use_lba = b"\xfe\xff\xff"
+        entry = struct.pack("<B3sB3sII", 0x80 * active, use_lba, kind, use_lba, first_sector, sectors)
         table[slot * 16 : slot * 16 + 16] = entry
     return boot_code.ljust(440, b"\0") + struct.pack("<IH", disk_id, 0) + bytes(table) + b"\x55\xaa"
 
@@ -87,8 +89,8 @@ def make_ext4(
         stream.truncate(size_bytes)
     fake_time = {"E2FSPROGS_FAKE_TIME": str(epoch)}
     run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-U", file_system_uuid, "-E", f"hash_seed={file_system_uuid},root_owner=0:0",
-         "-L", label, *options, "-d", tree, image],
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-U", file_system_uuid, "-L", label,
+         "-E", f"hash_seed={file_system_uuid},root_owner=0:0", *options, "-d", tree, image],
         environment=fake_time,
     )  # fmt: skip
     commands = [
@@ -196,7 +198,7 @@ def copy_tree(source: Path, target: Path) -> None:
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_symlink():
-            copy.symlink_to(os.readlink(path))
+            copy.symlink_to(path.readlink())
         elif path.is_dir():
             copy.mkdir(exist_ok=True, parents=True)
         else:

@@ -41,7 +41,6 @@ def run(
     *,
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
     timeout_seconds: float = 600,
 ) -> bytes:
     """Run a command to its end and return its standard output.
@@ -53,8 +52,8 @@ def run(
     full_environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC", **(environment or {})}
     try:
         done = subprocess.run(
-            words, cwd=cwd, env=full_environment, input=stdin if stdin is not None else b"",
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout_seconds, check=False,
+            words, cwd=cwd, env=full_environment, input=b"", capture_output=True, timeout=timeout_seconds,
+            check=False,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise BuildError(f"{words[0]} is not installed") from error

@@ -14,6 +14,7 @@
 	.set COMMAND_LINE, 0x9e000		# linear; two sectors
 	.set BUFFER_SEGMENT, 0x1000		# where the BIOS reads to before data moves above 1 MiB
 	.set KERNEL, 0x100000
+	.set KERNEL_TEXT, 0x1000000		# where the kernel unpacks itself to
 	.set INITRD, 0x6000000			# 96 MiB: above the unpacked kernel, inside a machine of 128 MiB
 	.set CHUNK_SECTORS, 127			# the most that every BIOS reads at once
 
@@ -28,13 +29,28 @@ start:
 	movb %dl, drive
 
 	# Two command lines: an emulated processor wants other timers than a real one.
+	call flat
 	movl $0x40000000, %eax
 	cpuid
-	movl $COMMAND_LINE_LBA, %eax
+	movl $COMMAND_LINE_LBA, %edi
 	cmpl $0x54474354, %ebx			# "TCGTCGTCGTCG", QEMU without KVM
 	jne 1f
-	movl $EMULATED_COMMAND_LINE_LBA, %eax
+	movl $EMULATED_COMMAND_LINE_LBA, %edi
+
+	# After a reset QEMU still holds translations of the kernel that ran before, and each store into their pages is
+	# checked against them: unpacking the new kernel over the old took 4 s longer. A device writing to memory drops
+	# them by the page, and the firmware configuration device writes zeros past the end of an item.
+	# (QEMU: docs/specs/fw_cfg.rst, "Guest-side DMA Interface")
+	movl $KERNEL_TEXT, %esi
+	addr32 cmpl $0, (%esi)			# memory is all zeros at power-on
+	je 1f
+	movl $erase, %eax
+	bswapl %eax
+	movw $0x518, %dx
+	outl %eax, %dx
+
 1:	movw $COMMAND_LINE >> 4, packet_segment
+	movl %edi, %eax
 	movw $2, %cx
 	call read
 
@@ -91,7 +107,20 @@ next_chunk:
 1:	pushl %eax
 	pushl %ecx
 	call read
-	# The BIOS may have gone through protected mode, so the 4 GiB limits of DS and ES are made anew each time.
+	call flat				# again: the BIOS may have been to protected mode
+	popl %ecx
+	popl %eax
+	addl %ecx, %eax
+	subl %ecx, %ebp
+	movl $BUFFER_SEGMENT << 4, %esi
+	shll $7, %ecx				# sectors to double words
+	addr32 rep movsl
+	testl %ebp, %ebp
+	jnz next_chunk
+	ret
+
+# Lifts the 64 KiB limits of DS and ES by a visit to protected mode; both are 0 then.
+flat:
 	cli
 	lgdt table_pointer
 	movl %cr0, %eax
@@ -106,15 +135,6 @@ next_chunk:
 	movw %bx, %ds
 	movw %bx, %es
 	sti
-	popl %ecx
-	popl %eax
-	addl %ecx, %eax
-	subl %ecx, %ebp
-	movl $BUFFER_SEGMENT << 4, %esi
-	shll $7, %ecx				# sectors to double words
-	addr32 rep movsl
-	testl %ebp, %ebp
-	jnz next_chunk
 	ret
 
 fail:
@@ -129,7 +149,7 @@ fail:
 	jmp 2b
 
 message:
-	.asciz "tiny: cannot read the disk"
+	.asciz "disk error"
 
 	.balign 8
 table:						# null, then flat data
@@ -140,6 +160,10 @@ table_pointer:
 	.long table
 
 	.balign 4
+erase:						# read item 0 to memory from KERNEL to 4 MiB past INITRD; big endian
+	.byte 0, 0, 0, 0x0a
+	.byte 0x06, 0x30, 0, 0
+	.byte 0, 0, 0, 0, 0, 0x10, 0, 0
 packet:						# disk address packet of INT 13h, AH=42h
 	.word 16
 packet_sectors:

@@ -166,9 +166,7 @@ class RawGuest:
         self.disk = self.folder / "root.qcow2"
         self.console_file = self.folder / "console.log"
         self.key = self.folder / "key"
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(self.key)], check=True
-        )
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(self.key)], check=True)
         subprocess.run(
             ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(self.image), str(self.disk),
              f"{self.disk_gib}G"],

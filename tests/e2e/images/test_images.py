@@ -166,9 +166,8 @@ def test_debian_is_configured_by_its_own_cloud_init(debian: Path, make_guest: Ca
     assert guest.ssh("systemctl --failed --no-legend") == ""
     assert "-----BEGIN SSH HOST KEY FINGERPRINTS-----" in guest.console()
     guest.plug_disk("port3", "data", "vol0123456789abcdef0")
-    guest.wait(
-        lambda: "vdb" in guest.ssh("readlink /dev/disk/by-id/virtio-vol0123456789abcdef0 || true"), "hot-plugged disk", 30
-    )
+    link = "/dev/disk/by-id/virtio-vol0123456789abcdef0"
+    guest.wait(lambda: "vdb" in guest.ssh(f"readlink {link} || true"), "hot-plugged disk", 30)
     guest.unplug_disk("data")
     guest.qmp("system_powerdown")
     assert guest.wait_exit(120) == 0
