@@ -212,8 +212,12 @@ class Guest:
         return listen(self.host, self.name, port, text)
 
     def reaches(self, address: str, port: int) -> str | None:
-        """Connect by TCP and return what the other side says; None if it does not answer within a second."""
+        """Connect by TCP and return what the other side says; None if it does not answer."""
         return reach(self.host, self.name, address, port)
+
+    def is_shut_out(self, address: str, port: int) -> bool:
+        """Say whether a connection gets no answer; what passes takes a thousandth of the time this waits."""
+        return is_shut_out(self.host, self.name, address, port)
 
     def pings(self, address: str) -> bool:
         """Say whether an address answers a ping."""
@@ -243,17 +247,23 @@ def listen(host: ScratchHost, netns: str | None, port: int, text: str) -> subpro
 _REACH = """
 import socket, sys
 try:
-    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 1) as s:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3])) as s:
         print(s.recv(100).decode())
 except OSError as e:
     print("error", e, file=sys.stderr); sys.exit(1)
 """
 
 
-def reach(host: ScratchHost, netns: str | None, address: str, port: int) -> str | None:
-    """Connect by TCP from a namespace (None: the host) and return what is said; None without an answer in a second."""
-    result = host.run(sys.executable, "-c", _REACH, address, str(port), netns=netns, check=False)
+def reach(host: ScratchHost, netns: str | None, address: str, port: int, seconds: float = 5.0) -> str | None:
+    """Connect by TCP from a namespace (None: the host) and return what the other side says; None without an answer."""
+    argv = [sys.executable, "-I", "-S", "-c", _REACH, address, str(port), str(seconds)]
+    result = host.run(*argv, netns=netns, check=False)
     return result.stdout.strip() if result.returncode == 0 else None
+
+
+def is_shut_out(host: ScratchHost, netns: str | None, address: str, port: int) -> bool:
+    """Say whether a connection from a namespace gets no answer."""
+    return reach(host, netns, address, port, 0.4) is None
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> float:

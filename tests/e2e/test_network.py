@@ -1,0 +1,421 @@
+"""What guests, and those outside, can and cannot do on a host's network: real routers, rules, DHCP and metadata.
+
+One scratch host for all: two subnets of a VPC, and a second VPC with the same addresses.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from support.port_plans import EGRESS, allow, group, group_id, port
+from support.scratch_host import (
+    HOST_IP,
+    OUTSIDE_IP,
+    UPLINK_NETWORK,
+    Guest,
+    ScratchHost,
+    is_shut_out,
+    listen,
+    reach,
+    scratch_folder,
+)
+
+pytestmark = pytest.mark.lab
+
+PUBLIC = f"{UPLINK_NETWORK}.110"
+PUBLIC_WEB = f"{UPLINK_NETWORK}.111"
+SSH, WEB, OPEN = 22, 80, 7000
+PORTS = (SSH, WEB, OPEN)
+
+SSH_GROUP = group(1, EGRESS, allow("tcp", SSH), allow("icmp", 8, -1))
+# Its members accept the web from members of group 1 only, and from one address outside.
+WEB_GROUP = group(2, EGRESS, allow("tcp", WEB, group=group_id(1)), allow("tcp", WEB, cidr=f"{OUTSIDE_IP}/32"))
+# May speak to nobody but port 80 of its own subnet.
+SHUT_GROUP = group(3, allow("tcp", WEB, egress=True, cidr="10.0.1.0/24"), allow("tcp", 0, 65535))
+
+
+@dataclass
+class Net:
+    """The host with its guests: `public` and `plain` (ssh), `web`, `shut`, `far` (another subnet), `other` (a VPC)."""
+
+    host: ScratchHost
+    public: Guest
+    plain: Guest
+    web: Guest
+    shut: Guest
+    far: Guest
+    other: Guest
+
+    @property
+    def router(self) -> str:
+        return str(self.public.plan["router"]["netns"])
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Net]:
+    plans = {
+        "public": port(10, SSH_GROUP, public_ip=PUBLIC),
+        "plain": port(11, SSH_GROUP),
+        "web": port(12, WEB_GROUP, public_ip=PUBLIC_WEB),
+        "shut": port(13, SHUT_GROUP),
+        "far": port(14, SSH_GROUP, subnet=2),
+        "other": port(10, group(1, EGRESS, allow("-1")), vpc=1),
+    }
+    with scratch_folder() as folder:
+        host = ScratchHost(folder)
+        servers = []
+        try:
+            host.ensure(*plans.values())
+            guests = {name: Guest(host, plan) for name, plan in plans.items()}
+            for name, guest in guests.items():
+                guest.configure()
+                servers += [guest.listen(number, name) for number in PORTS]
+            servers.append(listen(host, None, OPEN, "host"))
+            servers.append(listen(host, "outside", OPEN, "outside"))
+            servers.append(listen(host, guests["public"].plan["router"]["netns"], SSH, "router"))
+            yield Net(host, **guests)
+        finally:
+            host.close()
+            for server in servers:
+                server.wait()
+
+
+def test_dhcp_gives_the_address_of_the_plan_and_all_a_guest_needs(net: Net) -> None:
+    answer = net.plain.dhcp()
+    assert answer["ip"] == "10.0.1.11"
+    assert answer["mask"] == "24"
+    assert answer["router"] == answer["dns"] == answer["serverid"] == "10.0.1.1"
+    assert answer["hostname"] == "ip-10-0-1-11"
+    assert answer["domain"] == "lab-1.compute.internal"
+    assert answer["mtu"] == "1450"
+    assert answer["lease"] == "3600"
+    assert net.far.dhcp()["router"] == "10.0.2.1"
+
+
+def test_dhcp_gives_a_guest_of_another_vpc_with_the_same_address_its_own(net: Net) -> None:
+    assert net.other.dhcp()["ip"] == net.public.dhcp()["ip"] == "10.0.1.10"
+
+
+@pytest.mark.parametrize("name", ["public", "plain", "web", "shut", "far", "other"])
+def test_metadata_knows_who_asks_whatever_its_groups_permit(net: Net, name: str) -> None:
+    guest: Guest = getattr(net, name)
+    forged = "X-Forwarded-For: 10.0.1.12"
+    assert guest.get("/latest/meta-data/instance-id", forged) == (200, guest.plan["instance_id"])
+
+
+def test_metadata_token_travels_no_further_than_the_hop_limit(net: Net) -> None:
+    program = "\n".join(
+        [
+            "table ip ttl {",
+            "counter near {",
+            "}",
+            "counter far {",
+            "}",
+            "chain input {",
+            "type filter hook input priority 0;",
+            "tcp sport 80 tcp flags & psh == psh ip ttl 1 counter name near",
+            "tcp sport 80 tcp flags & psh == psh ip ttl != 1 counter name far",
+            "}",
+            "}",
+        ]
+    )
+    net.host.run("nft", "-f", "-", netns=net.plain.name, stdin=program + "\n")
+    try:
+        ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60"
+        status, token = net.plain.get("/latest/api/token", ttl, method="PUT")
+        assert status == 200 and token
+        counters = net.plain.run("nft", "list", "counters").stdout
+        assert _packets(counters, "near") >= 1 and _packets(counters, "far") == 0
+        header = f"X-aws-ec2-metadata-token: {token}"
+        assert net.plain.get("/latest/meta-data/local-ipv4", header) == (200, "10.0.1.11")
+        # The token is one instance's own.
+        assert net.public.get("/latest/meta-data/local-ipv4", header)[0] == 401
+    finally:
+        net.plain.run("nft", "delete", "table", "ip", "ttl")
+
+
+def _packets(counters: str, name: str) -> int:
+    return int(counters.split(f"counter {name} {{")[1].split("packets ")[1].split()[0])
+
+
+# From, to, port, and whether that is let through.
+ACCESS = [
+    ("plain", "public", SSH, True),
+    ("plain", "public", WEB, False),
+    ("plain", "public", OPEN, False),
+    ("far", "public", SSH, True),
+    ("far", "public", OPEN, False),
+    ("public", "far", SSH, True),
+    ("public", "web", WEB, True),  # a member of the group that the rule names
+    ("far", "web", WEB, True),  # the same from another subnet
+    ("shut", "web", WEB, False),  # no member
+    ("public", "web", SSH, False),
+    ("web", "shut", OPEN, True),
+    ("shut", "public", SSH, False),  # its own groups do not let it out
+    ("other", "plain", OPEN, False),  # another VPC: that address is its own subnet's
+    ("plain", "plain", OPEN, True),  # within a guest nothing is filtered
+]
+
+
+@pytest.mark.parametrize(("source", "target", "number", "passes"), ACCESS)
+def test_groups_decide_who_reaches_whom(net: Net, source: str, target: str, number: int, passes: bool) -> None:
+    sender: Guest = getattr(net, source)
+    receiver: Guest = getattr(net, target)
+    if passes:
+        assert sender.reaches(receiver.ip, number) == f"{target} {sender.ip}"
+    else:
+        assert sender.is_shut_out(receiver.ip, number)
+
+
+def test_ping_is_a_rule_of_its_own(net: Net) -> None:
+    assert net.plain.pings(net.public.ip)
+    assert not net.plain.pings(net.web.ip)
+
+
+def test_a_guest_reaches_the_outside_under_the_hosts_address_or_its_public_one(net: Net) -> None:
+    assert net.plain.reaches(OUTSIDE_IP, OPEN) == f"outside {HOST_IP}"
+    assert net.public.reaches(OUTSIDE_IP, OPEN) == f"outside {PUBLIC}"
+    assert net.other.reaches(OUTSIDE_IP, OPEN) == f"outside {HOST_IP}"
+    assert net.shut.is_shut_out(OUTSIDE_IP, OPEN)
+
+
+def test_a_public_address_is_reached_from_outside_from_the_host_and_from_guests(net: Net) -> None:
+    assert reach(net.host, "outside", PUBLIC, SSH) == f"public {OUTSIDE_IP}"
+    assert is_shut_out(net.host, "outside", PUBLIC, OPEN)
+    assert (reach(net.host, None, PUBLIC, SSH) or "").startswith("public ")
+    for guest in (net.plain, net.far, net.other, net.web):
+        assert (guest.reaches(PUBLIC, SSH) or "").startswith("public ")
+        assert guest.is_shut_out(PUBLIC, OPEN)
+    # Itself, and another public address: seen under its own public address, as on EC2.
+    assert net.public.reaches(PUBLIC, SSH) == f"public {PUBLIC}"
+    assert net.web.reaches(PUBLIC, SSH) == f"public {PUBLIC_WEB}"
+
+
+def test_a_rule_for_a_group_does_not_hold_by_public_addresses(net: Net) -> None:
+    assert net.public.reaches(net.web.ip, WEB) == f"web {net.public.ip}"
+    assert net.public.is_shut_out(PUBLIC_WEB, WEB)
+    assert reach(net.host, "outside", PUBLIC_WEB, WEB) == f"web {OUTSIDE_IP}"
+
+
+def test_a_private_address_is_not_reached_from_outside(net: Net) -> None:
+    net.host.run("ip", "route", "add", "10.0.0.0/16", "via", HOST_IP, netns="outside")
+    try:
+        assert is_shut_out(net.host, "outside", net.public.ip, SSH)
+    finally:
+        net.host.run("ip", "route", "del", "10.0.0.0/16", netns="outside")
+
+
+def test_the_router_and_the_transit_link_are_closed_to_guests(net: Net) -> None:
+    for guest in (net.plain, net.public, net.other):
+        gateway = guest.plan["subnet"]["gateway_ip"]
+        assert guest.is_shut_out(gateway, SSH)
+        assert not guest.pings(gateway)
+        for address in ("100.127.0.0", "100.127.0.1", "100.127.0.2", "100.127.0.3"):
+            assert guest.is_shut_out(address, OPEN)
+            assert guest.is_shut_out(address, SSH)
+        assert guest.is_shut_out("169.254.169.254", SSH)
+    # The host's own address on the uplink is like any machine outside.
+    assert net.plain.reaches(HOST_IP, OPEN) == "host 100.127.0.1"
+
+
+def test_nothing_from_a_bridge_gets_into_the_host(net: Net) -> None:
+    bridge = net.plain.plan["subnet"]["bridge"]
+    link = net.host.run("ip", "-o", "link", "show", bridge).stdout
+    address = link.split("link/ether ")[1].split()[0]
+    net.plain.run("ip", "route", "add", f"{HOST_IP}/32", "dev", "eth0")
+    net.plain.run("ip", "neigh", "replace", HOST_IP, "lladdr", address, "dev", "eth0")
+    try:
+        assert net.plain.is_shut_out(HOST_IP, OPEN)
+    finally:
+        net.plain.run("ip", "route", "del", f"{HOST_IP}/32", "dev", "eth0")
+
+
+def test_names_of_the_vpc_resolve_and_stay_there(net: Net) -> None:
+    assert lookup(net.plain, "10.0.1.1", "ip-10-0-1-12.lab-1.compute.internal") == "10.0.1.12"
+    assert lookup(net.far, "10.0.2.1", "ip-10-0-1-10.lab-1.compute.internal") == "10.0.1.10"
+    assert lookup(net.plain, "10.0.1.1", "unknown.lab-1.compute.internal") is None
+    # The other VPC has a machine of that name; of this one's machines it knows none.
+    assert lookup(net.other, "10.0.1.1", "ip-10-0-1-12.lab-1.compute.internal") is None
+
+
+_LOOKUP = """
+import socket, struct, sys
+name = b"".join(bytes([len(p)]) + p.encode() for p in sys.argv[2].split(".")) + b"\\0"
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(2)
+s.sendto(struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + name + struct.pack("!2H", 1, 1), (sys.argv[1], 53))
+data = s.recv(512)
+if struct.unpack("!H", data[6:8])[0]:
+    print(socket.inet_ntoa(data[-4:]))
+"""
+
+
+def lookup(guest: Guest, server: str, name: str) -> str | None:
+    return guest.run(sys.executable, "-c", _LOOKUP, server, name).stdout.strip() or None
+
+
+# Forged frames. What the router sees of them is watched on its end of the subnet's link.
+
+BROADCAST = b"\xff" * 6
+
+
+def mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def arp(plan: dict[str, Any], *, source: bytes | None = None, sender_mac: str = "", sender_ip: str = "") -> bytes:
+    own = mac(plan["mac"])
+    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + (mac(sender_mac) if sender_mac else own)
+    body += socket.inet_aton(sender_ip or plan["private_ip"]) + b"\0" * 6 + socket.inet_aton("10.0.1.1")
+    return BROADCAST + (source or own) + b"\x08\x06" + body
+
+
+def ipv4(
+    plan: dict[str, Any],
+    *,
+    source: bytes | None = None,
+    saddr: str = "",
+    daddr: str = "10.0.1.1",
+    sport: int = 5000,
+    dport: int = 53,
+) -> bytes:
+    udp = struct.pack("!4H", sport, dport, 8, 0)
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 64, 17, 0)
+    header += socket.inet_aton(saddr or plan["private_ip"]) + socket.inet_aton(daddr)
+    total = sum(struct.unpack("!10H", header))
+    check = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    header = header[:10] + struct.pack("!H", check) + header[12:]
+    return BROADCAST + (source or mac(plan["mac"])) + b"\x08\x00" + header + udp
+
+
+def forgeries(plan: dict[str, Any]) -> dict[str, bytes]:
+    own, other = mac(plan["mac"]), mac("0a:00:00:00:01:0a")
+    return {
+        "arp with another's address": arp(plan, sender_ip="10.0.1.10"),
+        "arp with the gateway's address": arp(plan, sender_ip="10.0.1.1"),
+        "arp with another's MAC inside": arp(plan, sender_mac="0a:00:00:00:01:0a"),
+        "arp from another's MAC": arp(plan, source=other),
+        "another's address": ipv4(plan, saddr="10.0.1.10"),
+        "an outside address": ipv4(plan, saddr="8.8.8.8"),
+        "no address, but no DHCP": ipv4(plan, saddr="0.0.0.0", daddr="255.255.255.255"),
+        "another's MAC": ipv4(plan, source=other),
+        "DHCP server": ipv4(plan, sport=67, dport=68, daddr="255.255.255.255"),
+        "DHCP from another's MAC": ipv4(
+            plan, source=other, saddr="0.0.0.0", daddr="255.255.255.255", sport=68, dport=67
+        ),
+        "IPv6 router advertisement": BROADCAST + own + b"\x86\xdd" + b"\x60" + b"\0" * 53,
+        "VLAN tag": BROADCAST + own + b"\x81\x00\x00\x01" + ipv4(plan)[12:],
+        "spanning tree": mac("01:80:c2:00:00:00") + own + b"\x00\x26" + b"\x42\x42\x03" + b"\0" * 35,
+        "LLDP": mac("01:80:c2:00:00:0e") + own + b"\x88\xcc" + b"\0" * 40,
+        "short ARP": BROADCAST + own + b"\x08\x06" + b"\0" * 4,
+    }
+
+
+_SEND = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0))
+for frame in sys.argv[1:]:
+    s.send(bytes.fromhex(frame))
+"""
+
+# Prints every frame in from the bridge, until one that holds the marker.
+_WATCH = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind((sys.argv[1], 3))
+print("watching", flush=True)
+while True:
+    frame, where = s.recvfrom(2000)
+    if where[2] == 4:
+        continue
+    if frame[34:38] == bytes.fromhex(sys.argv[2]):
+        break
+    print(frame.hex(), flush=True)
+"""
+
+
+def arrivals(net: Net, guest: Guest, frames: list[bytes]) -> list[bytes]:
+    """Send frames from a guest and return those that its router got, by what a last, lawful one follows."""
+    marker = struct.pack("!2H", 4444, 5555)
+    watch = net.host.popen(
+        sys.executable,
+        "-c",
+        _WATCH,
+        guest.plan["subnet"]["router_veth"],
+        marker.hex(),
+        netns=guest.plan["router"]["netns"],
+        stdout=subprocess.PIPE,
+    )
+    with watch:
+        assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
+        last = ipv4(guest.plan, sport=4444, dport=5555)
+        guest.run(sys.executable, "-c", _SEND, *(frame.hex() for frame in [*frames, last]))
+        output, _ = watch.communicate(timeout=10)
+    own = mac(guest.plan["mac"])
+    # Others may be talking at this moment; what was forged under their names is told by its content.
+    sent = {frame.ljust(14) for frame in frames}
+    seen = [bytes.fromhex(line) for line in output.split()]
+    return [frame for frame in seen if frame[6:12] == own or any(frame.startswith(one) for one in sent)]
+
+
+@pytest.mark.parametrize("name", sorted(forgeries(port(11))))
+def test_forged_frames_do_not_reach_the_router(net: Net, name: str) -> None:
+    assert arrivals(net, net.plain, [forgeries(net.plain.plan)[name]]) == []
+
+
+def test_lawful_frames_do(net: Net) -> None:
+    plan = net.plain.plan
+    probe = arp(plan)
+    probe = probe[:28] + b"\0" * 4 + probe[32:]
+    frames = [
+        arp(plan),
+        probe,
+        ipv4(plan),
+        ipv4(plan, saddr="0.0.0.0", daddr="255.255.255.255", sport=68, dport=67),
+    ]
+    assert [frame[: len(sent)] for frame, sent in zip(arrivals(net, net.plain, frames), frames, strict=True)] == frames
+
+
+def test_a_tap_that_no_plan_names_sends_nothing(net: Net) -> None:
+    stranger = Guest(net.host, {**port(99), "tap": "mctffffffff"})
+    assert arrivals_of_stranger(net, stranger) == []
+
+
+def arrivals_of_stranger(net: Net, stranger: Guest) -> list[bytes]:
+    frames = [ipv4(stranger.plan), arp(stranger.plan)]
+    stranger.run(sys.executable, "-c", _SEND, *(frame.hex() for frame in frames))
+    own = mac(stranger.plan["mac"])
+    return [frame for frame in arrivals(net, net.plain, []) if frame[6:12] == own]
+
+
+def test_guests_of_one_bridge_hear_nothing_of_each_other(net: Net) -> None:
+    watch = net.host.popen(
+        sys.executable,
+        "-c",
+        _WATCH,
+        "eth0",
+        struct.pack("!2H", 4444, 5555).hex(),
+        netns=net.public.name,
+        stdout=subprocess.PIPE,
+    )
+    with watch:
+        assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
+        frames = [arp(net.plain.plan), ipv4(net.plain.plan, sport=7)]
+        net.plain.run(sys.executable, "-c", _SEND, *(frame.hex() for frame in frames))
+        # What ends the watch comes by the router's own hand.
+        end = (
+            mac(net.public.plan["mac"]) + mac("0a:ff:00:00:00:01") + ipv4(net.public.plan, sport=4444, dport=5555)[12:]
+        )
+        program = _SEND.replace("eth0", net.public.plan["subnet"]["router_veth"])
+        net.host.run(sys.executable, "-c", program, end.hex(), netns=net.router)
+        output, _ = watch.communicate(timeout=10)
+    heard = [bytes.fromhex(line) for line in output.split()]
+    assert not [frame for frame in heard if frame[6:12] == mac(net.plain.plan["mac"])]
