@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from minicloud.cloud.instance_types import GB
+from minicloud.cloud.instance_types import instance_store_bytes
 from minicloud.errors import ApiError
 from minicloud.model.resources import BlockDevice, EphemeralDisk, InstanceType, Snapshot
 
@@ -198,7 +198,7 @@ def choose_disks(
             *(choose_volume(one, slots[str(one.device_name)], snapshots) for one in others),
         ),
         ephemeral=tuple(
-            EphemeralDisk(f"ephemeral{index}", name, type_.instance_store_gb[index] * GB, slots[name])
+            EphemeralDisk(f"ephemeral{index}", name, instance_store_bytes(type_.instance_store_gb[index]), slots[name])
             for index, name in sorted(ephemeral.items())
         ),
     )

@@ -20,6 +20,7 @@ from minicloud.model.resources import InstanceType
 DEFAULT_TYPE = "m1.small"  # EC2 API reference, RunInstances: "Default: m1.small"
 PACKAGED = "instance-types.yaml"
 GB = 1000**3
+MIB = 1024**2
 MAX_INSTANCE_STORE_DISKS = 8
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "vcpus": int,
@@ -33,6 +34,14 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "network_performance": str,
     "free_tier": bool,
 }
+
+
+def instance_store_bytes(size_gb: int) -> int:
+    """Return the size of an instance-store disk: GB of 10^9 bytes, up to a whole MiB.
+
+    QEMU refuses to open without the page cache a disk that is no multiple of the file system's block, mostly 4096.
+    """
+    return -(-size_gb * GB // MIB) * MIB
 
 
 def load_instance_types(files: Iterable[str]) -> dict[str, InstanceType]:

@@ -19,6 +19,7 @@ from minicloud.cloud.block_devices import (
 from minicloud.errors import ApiError
 from minicloud.model.resources import BlockDevice, EphemeralDisk, InstanceType
 
+MIB = 1024**2
 OTHER_SNAPSHOT = make.number("snap", 2)
 SNAPSHOTS = {SNAPSHOT_ID: make.snapshot(1, size_gib=8), OTHER_SNAPSHOT: make.snapshot(2, size_gib=20)}
 IMAGE = (
@@ -200,11 +201,12 @@ def test_the_root_has_a_snapshot() -> None:
 
 
 def test_instance_store_comes_with_the_type_mapped_or_not() -> None:
+    """Sizes are whole MiB: QEMU cannot open a disk that ends within a block of its file system."""
     found = disks(type_=STORE)
     # sdb is the image's choice for ephemeral0; ephemeral1 gets the next free letter.
     assert found.ephemeral == (
-        EphemeralDisk("ephemeral0", "/dev/sdb", 75 * 10**9, 2),
-        EphemeralDisk("ephemeral1", "/dev/sdc", 50 * 10**9, 3),
+        EphemeralDisk("ephemeral0", "/dev/sdb", 71526 * MIB, 2),
+        EphemeralDisk("ephemeral1", "/dev/sdc", 47684 * MIB, 3),
     )
     assert [(one.device_name, one.pci_slot) for one in found.volumes] == [(ROOT_DEVICE, 1), ("/dev/sdf", 4)]
 

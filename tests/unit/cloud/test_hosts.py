@@ -10,6 +10,7 @@ from support.bare_cloud import ROOT, BareCloud, new_host
 
 from minicloud.cloud import hosts
 from minicloud.cloud.context import Caller
+from minicloud.cloud.instance_types import instance_store_bytes
 from minicloud.model.plans import GIB
 from minicloud.model.states import HostState, InstanceState
 from minicloud.store.store import Tx
@@ -130,7 +131,7 @@ def test_hosts_are_described_with_what_they_carry(bare: BareCloud) -> None:
     assert (first.host.name, first.instances, first.used.vcpus, first.used.disk_bytes) == ("host-a", 0, 0, 0)
     assert (second.host.name, second.instances) == ("host-b", 2)
     assert (second.used.vcpus, second.used.memory_mib) == (4, 2 * 8192)
-    assert second.used.disk_bytes == 2 * (8 * GIB + 75 * 10**9)
+    assert second.used.disk_bytes == 2 * (8 * GIB + instance_store_bytes(75))
     # 8 vCPUs over-committed four times, memory not at all, disk four times.
     assert (second.total.vcpus, second.total.memory_mib, second.total.disk_bytes) == (32, 16384, 4096 * GIB)
     assert hosts.describe_hosts(bare.cloud, Caller(ROOT.account_id, "lab-2")) == []

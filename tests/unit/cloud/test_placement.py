@@ -11,6 +11,7 @@ from support import rows as make
 from support.bare_cloud import ROOT, BareCloud
 
 from minicloud.cloud import hosts
+from minicloud.cloud.instance_types import instance_store_bytes
 from minicloud.cloud.placement import Demand, HostUsage, choose_host, choose_hosts
 from minicloud.model.plans import GIB
 from minicloud.model.states import HostState, InstanceState, Intent
@@ -134,7 +135,7 @@ def test_what_an_instance_holds_in_each_state(bare: BareCloud, state: InstanceSt
     used = hosts.describe_hosts(bare.cloud, ROOT)[0].used
     compute = state not in (InstanceState.STOPPED, InstanceState.TERMINATED)
     volumes = 0 if state is InstanceState.TERMINATED else 8 * GIB
-    assert used == Demand(2 * compute, 8192 * compute, volumes + 75 * 10**9 * compute)
+    assert used == Demand(2 * compute, 8192 * compute, volumes + instance_store_bytes(75) * compute)
 
 
 def test_a_stopped_instance_that_is_to_start_holds_its_place(bare: BareCloud) -> None:
