@@ -115,8 +115,12 @@ def _transport(address: str, port: int) -> Iterator[paramiko.Transport]:
     sock = socket.create_connection((address, port), timeout=CONNECT_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     transport = paramiko.Transport(sock)
-    with closed_after(CONNECT_SECONDS, transport):
-        yield transport
+    try:
+        with closed_after(CONNECT_SECONDS, transport):
+            yield transport
+    except BaseException:
+        sock.close()  # A transport that has not started does not close it.
+        raise
 
 
 @contextlib.contextmanager
