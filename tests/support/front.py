@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from support import rows as make
 
 from minicloud.api.app import create_endpoint
 from minicloud.api.changes import ChangeHub
@@ -30,7 +31,6 @@ from minicloud.model.resources import BlockDevice, Image, Instance
 from minicloud.model.states import AttachmentState, InstanceState, Intent, VolumeState
 from minicloud.store.backend import Isolation
 from minicloud.store.store import Store, Tx
-from support import rows as make
 
 REGION = "lab-1"
 IMAGE_ID = make.number("ami", 1)

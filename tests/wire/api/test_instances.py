@@ -134,9 +134,7 @@ def test_as_many_as_fit_but_not_fewer_than_the_minimum(front: Any, run: Any, ref
     assert run()["Instances"][0]["Placement"]["AvailabilityZone"] == "lab-1b"
 
 
-@pytest.mark.parametrize(
-    ("type_", "why"), [("r5.2xlarge", "memory"), ("m5.2xlarge", "memory"), ("m5d.large", "disk")]
-)
+@pytest.mark.parametrize(("type_", "why"), [("r5.2xlarge", "memory"), ("m5.2xlarge", "memory"), ("m5d.large", "disk")])
 def test_capacity_counts_memory_and_disk(front: Any, run: Any, refused: Any, type_: str, why: str) -> None:
     if why == "disk":
         small = [pool.id for pool in front.cloud.store.read(lambda tx: tx.pools.where())]

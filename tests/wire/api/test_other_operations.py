@@ -141,9 +141,7 @@ def test_an_ed25519_key_is_imported(ec2: Any) -> None:
         b"x" * 40000,
         openssh(ec.generate_private_key(ec.SECP256R1())),
         openssh(rsa.generate_private_key(public_exponent=65537, key_size=1536)),
-        dsa.generate_private_key(1024)
-        .public_key()
-        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        dsa.generate_private_key(1024).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
     ],
     ids=lambda material: str(material[:20]),
 )
@@ -334,9 +332,7 @@ def test_the_default_group_shows_its_ssh_rule(ec2: Any) -> None:
         ),
     ],
 )
-def test_describing_what_is_not_there(
-    ec2: Any, refused: Any, call: str, code: str, parameters: dict[str, Any]
-) -> None:
+def test_describing_what_is_not_there(ec2: Any, refused: Any, call: str, code: str, parameters: dict[str, Any]) -> None:
     refused(code, getattr(ec2, call), **parameters)
 
 
