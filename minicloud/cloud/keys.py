@@ -38,7 +38,7 @@ KEY_TYPES = ("rsa", "ed25519")
 RSA_BITS = 2048
 IMPORTED_RSA_BITS = (1024, 2048, 3072, 4096)
 MAX_NAME = 255
-_OPENSSH_KINDS = (b"ssh-rsa", b"ssh-ed25519")
+_OPENSSH_KINDS = (b"ssh-rsa ", b"ssh-rsa\t", b"ssh-ed25519 ", b"ssh-ed25519\t")
 MAX_MATERIAL_BYTES = 32 * 1024
 
 PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
@@ -172,7 +172,7 @@ def _load(material: bytes) -> object:
 
 def _load_openssh(material: bytes) -> object:
     """Read OpenSSH's form. Other kinds (DSA, whose loading is deprecated; certificates) are not even parsed."""
-    if material.split()[0] not in _OPENSSH_KINDS:
+    if not material.startswith(_OPENSSH_KINDS):
         raise ValueError
     return load_ssh_public_key(material)
 
