@@ -25,7 +25,7 @@ DEFAULT_VOLUME_TYPE = "gp3"
 MAX_MIBPS_PER_IOPS = 0.25
 
 _DEVICE_NAME = re.compile(r"(?:/dev/)?(?:(sd|vd|hd)([a-z])([1-9]|1[0-5])?|xvd([a-z]{1,2})([1-9]|1[0-5])?)")
-_VIRTUAL_NAME = re.compile(r"ephemeral(\d{1,2})")
+_VIRTUAL_NAME = re.compile(r"ephemeral([0-9]{1,2})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ SELF = "self"
 ALL = "all"
 # EC2 API reference, CopyImage and RegisterImage, "Name".
 _NAME = re.compile(r"[a-zA-Z0-9()\[\] ./\-'@_]{3,128}")
-_ACCOUNT = re.compile(r"\d{12}")
+_ACCOUNT = re.compile(r"[0-9]{12}")
 _LIVE = frozenset({ImageState.PENDING, ImageState.AVAILABLE, ImageState.FAILED})
 
 
@@ -147,7 +147,7 @@ def _image_devices(
 
 def _image_device(one: DeviceRequest, snapshots: Mapping[str, Snapshot]) -> BlockDevice:
     if one.virtual_name is not None:
-        if not re.fullmatch(r"ephemeral\d{1,2}", one.virtual_name):
+        if not re.fullmatch(r"ephemeral[0-9]{1,2}", one.virtual_name):
             raise invalid_mapping(f"'{one.virtual_name[:100]}' is not a virtual device name such as ephemeral0")
         return BlockDevice(device_name=str(one.device_name), virtual_name=one.virtual_name)
     volume = choose_volume(one, 0, snapshots)
