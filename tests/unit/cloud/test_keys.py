@@ -206,6 +206,29 @@ def test_bad_material_is_refused(empty: BareCloud, material: bytes) -> None:
         import_(empty, material=material)
 
 
+# The blob of a DSA key: p, q, g and y of plausible lengths.
+DSA = base64.b64encode(
+    b"".join(
+        len(part).to_bytes(4, "big") + part for part in (b"ssh-dss", *(b"\x7f" * size for size in (128, 20, 127, 126)))
+    )
+)
+
+
+@needs_ssh_keygen
+def test_certificates_are_refused(empty: BareCloud, tmp_path: Path) -> None:
+    for name in ("authority", "user"):
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name))
+    run("ssh-keygen", "-q", "-s", str(tmp_path / "authority"), "-I", "me", "-n", "me", str(tmp_path / "user.pub"))
+    with empty.refuses("InvalidKey.Format"):
+        import_(empty, material=(tmp_path / "user-cert.pub").read_bytes())
+
+
+@pytest.mark.parametrize("form", [b"ssh-dss " + DSA, b"---- BEGIN SSH2 PUBLIC KEY ----\n" + DSA + b"\n----"])
+def test_dsa_keys_are_refused(empty: BareCloud, form: bytes) -> None:
+    with empty.refuses("InvalidKey.Format", "Key is not in valid OpenSSH public key format"):
+        import_(empty, material=form)
+
+
 @pytest.mark.parametrize("bits", [1536, 2560])
 def test_rsa_keys_of_other_lengths_are_refused(empty: BareCloud, bits: int) -> None:
     odd = rsa.generate_private_key(public_exponent=65537, key_size=bits).public_key()
