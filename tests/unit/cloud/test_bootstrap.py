@@ -1,85 +1,93 @@
-"""What exists before the first request: the root account, its key, the default network, zones."""
+"""The root account, the default network, who is asking."""
 
 from __future__ import annotations
 
-import itertools
 import re
-import secrets
 
-import pytest
-from support import front as build
-from support import rows as make
+from support.bare_cloud import REGION, ROOT, BareCloud
 
-from minicloud.clock import ManualClock
-from minicloud.cloud import bootstrap, zones
-from minicloud.cloud.context import Caller, Cloud
-from minicloud.config import Config
-from minicloud.errors import ApiError
-from minicloud.store.store import Store
+from minicloud.cloud import accounts, bootstrap, networks
+from minicloud.cloud.context import Caller
+from minicloud.store.store import Tx
 
 
-@pytest.fixture
-def empty() -> Cloud:
-    store = Store("sqlite://", ManualClock())
-    store.migrate()
-    numbers = itertools.count(1)
-    return Cloud(store, Config(), {}, lambda prefix: make.number(prefix, next(numbers)), secrets.token_bytes)
-
-
-def test_the_root_key_has_aws_s_form_and_stays(empty: Cloud) -> None:
-    root = bootstrap.ensure_root(empty)
-    assert re.fullmatch(r"\d{12}", root.account.id)
+def test_the_root_key_has_awss_forms(empty: BareCloud) -> None:
+    root = bootstrap.ensure_root(empty.cloud)
     assert re.fullmatch(r"AKIA[A-Z2-7]{16}", root.access_key.id)
-    assert re.fullmatch(r"[A-Za-z0-9+/]{40}", root.access_key.secret)
-    assert bootstrap.ensure_root(empty) == root
+    assert re.fullmatch(r"[A-Za-z0-9/+]{40}", root.access_key.secret)
+    assert root.access_key.account_id == root.account.id == ROOT.account_id
 
 
-def test_keys_are_random(empty: Cloud) -> None:
-    store = Store("sqlite://", ManualClock())
-    store.migrate()
-    other = Cloud(store, empty.config, {}, empty.make_id, secrets.token_bytes)
-    assert bootstrap.ensure_root(other).access_key.secret != bootstrap.ensure_root(empty).access_key.secret
+def test_ensure_root_repeats(empty: BareCloud) -> None:
+    first = bootstrap.ensure_root(empty.cloud)
+    with empty.unchanged(), empty.one_transaction():
+        assert bootstrap.ensure_root(empty.cloud) == first
 
 
-def test_a_region_is_made_once(empty: Cloud) -> None:
-    vpc = bootstrap.ensure_region(empty, "100000000001", "local-1")
-    assert bootstrap.ensure_region(empty, "100000000001", "local-1") == vpc
-    assert (vpc.cidr, vpc.is_default, vpc.transit_index) == ("172.31.0.0/16", True, 0)
-    assert empty.store.read(lambda tx: (tx.vpcs.count(), tx.security_groups.count())) == (1, 1)
-    assert bootstrap.ensure_region(empty, "100000000001", "other-1").transit_index == 1
+def test_ensure_root_makes_a_key_when_the_last_is_gone(empty: BareCloud) -> None:
+    first = bootstrap.ensure_root(empty.cloud)
+    empty.store.write(lambda tx: tx.access_keys.delete(first.access_key.id))
+    empty.clock.advance(1)
+    again = bootstrap.ensure_root(empty.cloud)
+    assert again.account == first.account
+    assert again.access_key.created_us == first.access_key.created_us + 1_000_000
 
 
-def test_a_revoked_rule_stays_revoked(empty: Cloud) -> None:
-    bootstrap.ensure_region(empty, "100000000001", "local-1")
-    (ssh,) = empty.store.read(lambda tx: tx.security_group_rules.where(protocol="tcp"))
-    assert (ssh.egress, ssh.from_port, ssh.to_port, ssh.cidr) == (False, 22, 22, "0.0.0.0/0")
-    empty.store.write(lambda tx: tx.security_group_rules.delete(ssh.id))
-    bootstrap.ensure_region(empty, "100000000001", "local-1")
-    assert empty.store.read(lambda tx: tx.security_group_rules.where(protocol="tcp")) == []
+def test_a_region_gets_a_default_vpc_and_group(empty: BareCloud) -> None:
+    (view,) = networks.describe_vpcs(empty.cloud, ROOT, [])
+    assert (view.vpc.cidr, view.vpc.is_default, view.vpc.transit_index) == ("172.31.0.0/16", True, 0)
+    (group,) = networks.describe_security_groups(empty.cloud, ROOT, [], [])
+    assert (group.group.name, group.group.description) == ("default", "default VPC security group")
+    rules = {
+        (rule.egress, rule.protocol, rule.from_port, rule.to_port, rule.cidr, rule.source_group_id)
+        for rule in group.rules
+    }
+    assert rules == {
+        (False, "-1", None, None, None, group.group.id),
+        (True, "-1", None, None, "0.0.0.0/0", None),
+        (False, "tcp", 22, 22, "0.0.0.0/0", None),
+    }
 
 
-def test_zones_take_the_subnets_in_order_and_once() -> None:
-    cloud, caller = build.build_cloud(), build.root_caller()
-    assert zones.add_zone(cloud, caller, "lab-1a").zone_id == "lab1-az1"
-    zones.add_zone(cloud, caller, "lab-1d")
-    cidrs = cloud.store.read(lambda tx: {row.zone: row.cidr for row in tx.subnets.where()})
-    assert cidrs == {"lab-1a": "172.31.0.0/20", "lab-1b": "172.31.16.0/20", "lab-1d": "172.31.32.0/20"}
+def test_ensure_region_repeats(empty: BareCloud) -> None:
+    (view,) = networks.describe_vpcs(empty.cloud, ROOT, [])
+    with empty.unchanged(), empty.one_transaction():
+        assert bootstrap.ensure_region(empty.cloud, ROOT.account_id, REGION) == view.vpc
 
 
-@pytest.mark.parametrize("name", ["", "lab-1", "lab-1A", "lab-1ab", "lab-2a", "lab-1a\n", "lab-11"])
-def test_zone_names_are_the_region_s_with_a_letter(name: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        zones.add_zone(build.build_cloud(), build.root_caller(), name)
-    assert caught.value.code == "InvalidParameterValue"
+def test_a_revoked_rule_stays_revoked(empty: BareCloud) -> None:
+    def revoke(tx: Tx) -> None:
+        for rule in tx.security_group_rules.where(protocol="tcp"):
+            tx.security_group_rules.delete(rule.id)
+
+    empty.store.write(revoke)
+    with empty.unchanged():
+        bootstrap.ensure_region(empty.cloud, ROOT.account_id, REGION)
 
 
-def test_a_smaller_vpc_still_has_sixteen_zones() -> None:
-    cloud = build.build_cloud(vpc_cidr="10.7.0.0/20")
-    cidrs = cloud.store.read(lambda tx: [row.cidr for row in tx.subnets.where()])
-    assert cidrs == ["10.7.0.0/24", "10.7.1.0/24"]
+def test_every_vpc_has_a_transit_index_of_its_own_and_free_ones_are_used_again(empty: BareCloud) -> None:
+    made = [bootstrap.ensure_region(empty.cloud, ROOT.account_id, f"lab-{n}") for n in (2, 3)]
+    assert [vpc.transit_index for vpc in made] == [1, 2]
+
+    def remove_first(tx: Tx) -> None:
+        for group in tx.security_groups.where(vpc_id=made[0].id):
+            for rule in tx.security_group_rules.where(group_id=group.id):
+                tx.security_group_rules.delete(rule.id)
+            tx.security_groups.delete(group.id)
+        tx.vpcs.delete(made[0].id)
+
+    empty.store.write(remove_first)
+    assert bootstrap.ensure_region(empty.cloud, ROOT.account_id, "lab-4").transit_index == 1
 
 
-def test_other_regions_see_nothing() -> None:
-    cloud = build.build_cloud()
-    elsewhere = Caller(build.root_caller().account_id, "mars-1")
-    assert zones.describe_zones(cloud, elsewhere, (), ()) == []
+def test_the_caller_is_the_root_of_its_account(empty: BareCloud) -> None:
+    identity = accounts.get_caller_identity(empty.cloud, Caller("123456789012", REGION))
+    assert (identity.account_id, identity.user_id) == ("123456789012", "123456789012")
+    assert identity.arn == "arn:aws:iam::123456789012:root"
+
+
+def test_an_access_key_is_found_by_its_id(empty: BareCloud) -> None:
+    key = bootstrap.ensure_root(empty.cloud).access_key
+    with empty.one_transaction():
+        assert accounts.find_access_key(empty.cloud, key.id) == key
+    assert accounts.find_access_key(empty.cloud, "AKIAUNKNOWN") is None

@@ -1,135 +1,170 @@
-"""Choosing hosts and addresses; pure, and over rows."""
+"""Which host takes a new instance."""
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import front as build
 from support import rows as make
+from support.bare_cloud import ROOT, BareCloud
 
-from minicloud.cloud import hosts, instances
-from minicloud.cloud.addresses import choose_free, render_mac, subnet_addresses
-from minicloud.cloud.placement import Demand, HostUsage, choose_host, choose_hosts, host_usages
-from minicloud.config import Config
-from minicloud.model.states import HostState
-
-SMALL = Demand(2, 512, 2**30)
-
-
-def usage(n: int = 1, vcpus: int = 8, memory_mib: int = 4096, disk_bytes: int = 2**40, **changes: Any) -> HostUsage:
-    total = Demand(vcpus, memory_mib, disk_bytes)
-    return HostUsage(make.host(n, **changes), make.pool(n), total, Demand(0, 0, 0), 0)
+from minicloud.cloud import hosts
+from minicloud.cloud.instance_types import instance_store_bytes
+from minicloud.cloud.placement import Demand, HostUsage, choose_host, choose_hosts
+from minicloud.model.plans import GIB
+from minicloud.model.states import HostState, InstanceState, Intent
 
 
-def test_the_emptiest_host_is_chosen_and_ties_go_by_name() -> None:
-    assert choose_host([usage(2), usage(1)], SMALL) == usage(1)
-    busy = usage(1).with_one_more(SMALL)
-    assert choose_host([busy, usage(2)], SMALL) == usage(2)
-    # By share, not by number: the large host is emptier with one than the small one with none.
-    large = usage(1, vcpus=80, memory_mib=40960).with_one_more(SMALL)
-    assert choose_host([large, usage(2)], SMALL) == large
+def usage(n: int, total: Demand, used: Demand = Demand(0, 0, 0), instances: int = 0, **changes: Any) -> HostUsage:
+    return HostUsage(make.host(n, **changes), make.pool(n), total, used, instances)
+
+
+def names(chosen: list[HostUsage]) -> list[str]:
+    return [one.host.name for one in chosen]
+
+
+ROOM = Demand(8, 8192, 100 * GIB)
+SMALL = Demand(2, 512, 8 * GIB)
+
+
+def test_instances_spread_over_equal_hosts() -> None:
+    assert names(choose_hosts([usage(2, ROOM), usage(1, ROOM)], SMALL, 4)) == ["host1", "host2", "host1", "host2"]
+
+
+def test_the_emptiest_host_is_first() -> None:
+    loaded = usage(1, ROOM, used=Demand(0, 4096, 0), instances=1)
+    chosen = choose_host([loaded, usage(2, ROOM)], SMALL)
+    assert chosen is not None
+    assert chosen.host.name == "host2"
+
+
+def test_a_larger_host_takes_more() -> None:
+    large = usage(1, Demand(32, 32768, 1000 * GIB))
+    assert names(choose_hosts([large, usage(2, ROOM)], SMALL, 5)).count("host1") == 4
+
+
+def test_of_equally_loaded_hosts_the_one_with_fewer_instances_is_first() -> None:
+    crowded = usage(1, ROOM, used=Demand(2, 512, 0), instances=2)
+    calm = usage(2, ROOM, used=Demand(2, 512, 0), instances=1)
+    chosen = choose_host([crowded, calm], SMALL)
+    assert chosen is not None
+    assert chosen.host.name == "host2"
 
 
 @pytest.mark.parametrize("state", [HostState.DOWN, HostState.DRAINING])
 def test_only_hosts_that_are_up_are_chosen(state: HostState) -> None:
-    assert choose_host([usage(1, state=state)], SMALL) is None
-    assert choose_host([usage(1, state=state), usage(2)], SMALL) == usage(2)
+    assert choose_host([usage(1, ROOM, state=state)], SMALL) is None
 
 
-@pytest.mark.parametrize("demand", [Demand(9, 1, 1), Demand(1, 4097, 1), Demand(1, 1, 2**40 + 1)])
-def test_every_resource_can_be_the_one_that_lacks(demand: Demand) -> None:
-    assert choose_host([usage()], demand) is None
-
-
-def test_an_exact_fit_fits() -> None:
-    assert choose_host([usage()], Demand(8, 4096, 2**40)) is not None
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4096)), min_size=1, max_size=5),
-    st.integers(1, 4),
-    st.integers(1, 1024),
-    st.integers(0, 30),
+@pytest.mark.parametrize(
+    "demand", [Demand(9, 1, 1), Demand(1, 8193, 1), Demand(1, 1, 100 * GIB + 1)], ids=["vcpus", "memory", "disk"]
 )
-def test_no_host_is_ever_overfilled(sizes: list[tuple[int, int]], vcpus: int, memory_mib: int, max_count: int) -> None:
-    usages = [usage(n, cpus, memory) for n, (cpus, memory) in enumerate(sizes, start=1)]
-    demand = Demand(vcpus, memory_mib, 1)
-    chosen = [one.host.id for one in choose_hosts(usages, demand, max_count)]
-    counts = {one.host.id: chosen.count(one.host.id) for one in usages}
-    fits = {one.host.id: min(one.total.vcpus // vcpus, one.total.memory_mib // memory_mib) for one in usages}
-    assert all(counts[id] <= fits[id] for id in counts)
-    assert len(chosen) == min(max_count, sum(fits.values()))
+def test_every_resource_bounds_by_itself(demand: Demand) -> None:
+    assert choose_host([usage(1, ROOM)], demand) is None
+    assert choose_host([usage(1, ROOM)], Demand(8, 8192, 100 * GIB)) is not None
 
 
-def test_usage_follows_ratios_and_states() -> None:
-    cloud = build.build_cloud(vcpu_overcommit_ratio=1.0, memory_overcommit_ratio=0.5, disk_overcommit_ratio=2.0)
-    caller = build.root_caller()
-
-    def used(name: str = "host1") -> HostUsage:
-        return next(one for one in hosts.describe_hosts(cloud, caller) if one.host.name == name)
-
-    assert used().total == Demand(8, 8192, 800 * build.GIB)
-    request = instances.RunRequest(build.IMAGE_ID, 1, 1, "m5d.large", zone="lab-1a")
-    (view,) = instances.run(cloud, caller, request).instances
-    id = view.instance.id
-    assert used().used == Demand(2, 8192, 2 * build.GIB + 75 * 10**9)
-    build.settle(cloud)
-    instances.stop(cloud, caller, [id], False, False)
-    # Until it is really off it holds what it has.
-    assert used().used.memory_mib == 8192
-    build.settle(cloud)
-    assert used().used == Demand(0, 0, 2 * build.GIB)
-    instances.start(cloud, caller, [id])
-    assert used().used == Demand(2, 8192, 2 * build.GIB + 75 * 10**9)
-    instances.terminate(cloud, caller, [id])
-    build.settle(cloud)
-    assert used().used == Demand(0, 0, 0)
+def test_as_many_as_fit_are_chosen() -> None:
+    assert names(choose_hosts([usage(1, ROOM)], Demand(3, 1, 1), 5)) == ["host1", "host1"]
+    assert choose_hosts([], SMALL, 5) == []
 
 
-def test_memory_is_kept_for_the_host_itself() -> None:
-    cloud = build.build_cloud()
-    config = replace(cloud.config, reserved_memory_mib=1000)
-    (first, _) = cloud.store.read(lambda tx: host_usages(tx, config, tx.hosts.where()))
-    assert first.total.memory_mib == 16384 - 1000
-    all_of_it = replace(cloud.config, reserved_memory_mib=99999)
-    assert cloud.store.read(lambda tx: host_usages(tx, all_of_it, tx.hosts.where()))[0].total.memory_mib == 0
+demands = st.builds(Demand, st.integers(1, 8), st.integers(1, 64), st.integers(0, 100))
+totals = st.builds(Demand, st.integers(0, 40), st.integers(0, 300), st.integers(0, 600))
+usages = st.lists(
+    st.tuples(totals, demands, st.integers(0, 3), st.sampled_from(HostState)), min_size=0, max_size=5
+).map(lambda each: [usage(n, total, used, count, state=state) for n, (total, used, count, state) in enumerate(each, 1)])
 
 
-# Addresses
+@given(usages, demands, st.integers(1, 20))
+def test_capacity_is_never_exceeded_and_never_left_unused(given_: list[HostUsage], demand: Demand, count: int) -> None:
+    chosen = choose_hosts(given_, demand, count)
+    assert len(chosen) <= count
+    for one in given_:
+        times = sum(other.host.id == one.host.id for other in chosen)
+        after = one
+        for _ in range(times):
+            assert after.fits(demand)
+            after = after.with_one_more(demand)
+        if times:
+            assert one.host.state is HostState.UP
+            assert after.used.vcpus <= one.total.vcpus
+            assert after.used.memory_mib <= one.total.memory_mib
+            assert after.used.disk_bytes <= one.total.disk_bytes
+        # Fewer than were asked for only where not one more would fit anywhere.
+        assert len(chosen) == count or not after.fits(demand)
 
 
-def test_a_subnet_s_reserved_addresses() -> None:
-    addresses = subnet_addresses("172.31.16.0/20")
-    assert str(ipaddress.IPv4Address(addresses[0])) == "172.31.16.4"
-    assert str(ipaddress.IPv4Address(addresses[-1])) == "172.31.31.254"
-    assert len(addresses) == 4091
+@given(usages, demands, st.integers(1, 20), st.randoms(use_true_random=False))
+def test_the_choice_is_deterministic_whatever_the_order(
+    given_: list[HostUsage], demand: Demand, count: int, random: Any
+) -> None:
+    shuffled = list(given_)
+    random.shuffle(shuffled)
+    assert names(choose_hosts(given_, demand, count)) == names(choose_hosts(shuffled, demand, count))
 
 
-@given(st.sets(st.integers(0, 20)), st.integers(0, 25))
-def test_the_lowest_free_ones_are_chosen(used: set[int], count: int) -> None:
-    free = [number for number in range(20) if number not in used]
-    assert choose_free(range(20), used, count) == free[:count]
+@pytest.mark.parametrize(
+    ("settings", "fitting"),
+    [
+        ({"vcpu_overcommit_ratio": 1.0}, 4),
+        ({"vcpu_overcommit_ratio": 1.5}, 6),
+        ({"vcpu_overcommit_ratio": 0.5}, 2),
+        ({"vcpu_overcommit_ratio": 100.0, "disk_overcommit_ratio": 100.0}, 32),
+        ({"vcpu_overcommit_ratio": 100.0, "memory_overcommit_ratio": 2.0, "disk_overcommit_ratio": 100.0}, 64),
+        ({"vcpu_overcommit_ratio": 100.0, "reserved_memory_mib": 16384 - 1024}, 2),
+        ({"vcpu_overcommit_ratio": 100.0, "reserved_memory_mib": 20000}, 0),
+        ({"vcpu_overcommit_ratio": 100.0, "disk_overcommit_ratio": 0.1}, 12),
+    ],
+    ids=str,
+)
+def test_capacity_is_what_the_host_has_times_over_commit(settings: dict[str, Any], fitting: int) -> None:
+    """A host of 8 vCPUs, 16 GiB and 1 TiB; a t3.nano has 2 vCPUs, 512 MiB and a volume of 8 GiB."""
+    bare = BareCloud(**settings)
+    if fitting:
+        assert len(bare.run(min_count=1, max_count=100, zone="lab-1a").instances) == fitting
+    with bare.refuses("InsufficientInstanceCapacity", "t3.nano capacity", status=500):
+        bare.run(zone="lab-1a")
 
 
-def test_macs_are_local_unicast_and_of_one_interface_only() -> None:
-    macs = set()
-    for index in (0, 1, 40000):
-        vpc = make.vpc(1, transit_index=index)
-        for offset in (4, 255, 256, 65534):
-            mac = render_mac(vpc, str(ipaddress.IPv4Address("172.31.0.0") + offset))
-            first = int(mac.split(":")[0], 16)
-            assert first & 0b11 == 0b10
-            assert len(mac) == 17
-            macs.add(mac)
-    assert len(macs) == 12
-    # The same address of a VPC always has the same MAC: dnsmasq's leases depend on it.
-    assert render_mac(make.vpc(1), "172.31.0.9") == render_mac(make.vpc(1), "172.31.0.9")
+@pytest.mark.parametrize("state", sorted(InstanceState))
+def test_what_an_instance_holds_in_each_state(bare: BareCloud, state: InstanceState) -> None:
+    bare.run_in(state, zone="lab-1a", instance_type="m5d.large")
+    used = hosts.describe_hosts(bare.cloud, ROOT)[0].used
+    compute = state not in (InstanceState.STOPPED, InstanceState.TERMINATED)
+    volumes = 0 if state is InstanceState.TERMINATED else 8 * GIB
+    assert used == Demand(2 * compute, 8192 * compute, volumes + instance_store_bytes(75) * compute)
 
 
-def test_the_configuration_s_default_pool_has_every_address() -> None:
-    assert Config().public_address_pools == ("10.200.0.0/24",)
+def test_a_stopped_instance_that_is_to_start_holds_its_place(bare: BareCloud) -> None:
+    bare.run_in(InstanceState.STOPPED, zone="lab-1a", intent=Intent.RUNNING)
+    assert hosts.describe_hosts(bare.cloud, ROOT)[0].used.vcpus == 2
+
+
+def test_a_launch_is_spread_over_the_hosts_of_its_zone(bare: BareCloud) -> None:
+    bare.add_host("host-a2", "lab-1a")
+    views = bare.run(min_count=4, max_count=4, zone="lab-1a").instances
+    assert len({view.instance.host_id for view in views}) == 2
+
+
+def test_a_launch_without_a_zone_goes_to_the_emptiest(bare: BareCloud) -> None:
+    assert [bare.run_one().instance.zone for _ in range(4)] == ["lab-1a", "lab-1b", "lab-1a", "lab-1b"]
+
+
+def test_a_launch_stays_in_one_zone_the_one_that_takes_most_of_it(bare: BareCloud) -> None:
+    bare.add_host("host-b2", "lab-1b")
+    bare.run(min_count=1, max_count=1, zone="lab-1b")
+    views = bare.run(min_count=1, max_count=20).instances
+    assert {view.instance.zone for view in views} == {"lab-1b"}
+    assert len(views) == 20
+
+
+def test_fewer_than_the_minimum_is_nothing_at_all(bare: BareCloud) -> None:
+    # 16 fit a zone.
+    with bare.refuses("InsufficientInstanceCapacity", "in any Availability Zone", status=500):
+        bare.run(min_count=17, max_count=20)
+    with bare.refuses("InsufficientInstanceCapacity", "(lab-1b)", status=500):
+        bare.run(min_count=17, max_count=20, zone="lab-1b")
+    assert len(bare.run(min_count=16, max_count=20).instances) == 16
