@@ -27,7 +27,6 @@ PING_SECONDS = 5.0
 SILENT_SECONDS = 15.0
 IDLE_PING_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
-PROTOCOL = 1
 CLOSED = "the session was closed"
 
 assert CONNECT_SECONDS + SILENT_SECONDS < HOST_CALL_SECONDS
@@ -152,7 +151,7 @@ class _Connection:
         except FutureTimeoutError:
             self.close("no greeting")
             raise TransientError(f"{self._host_id}: the host side did not greet in time") from None
-        if hello.get("protocol") != PROTOCOL:
+        if hello.get("protocol") != frames.PROTOCOL:
             self.close("another protocol")
             raise PermanentError("Server.InternalError", f"{self._host_id}: the host side speaks {hello!r}")
         threading.Thread(target=self._keep, name=f"session-keep-{self._host_id}", daemon=True).start()

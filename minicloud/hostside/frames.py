@@ -5,7 +5,7 @@ hostside/session.py on the host and by hosts/session.py in the controller. Stand
 
 A request is {"id", "verb", "arguments", "deadline_seconds"}; its reply {"id", "result"}, {"id", "failure": {"code",
 "detail", "transient"}} or {"id", "bug": traceback}. {"ping": n} is answered by {"pong": n} at once, from the thread
-that reads. The session's first frame is {"hello": {...}}.
+that reads. The session's first frame is {"hello": {"protocol": PROTOCOL, ...}}.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import struct
 from typing import Any, Dict, Iterator
 
+PROTOCOL = 1
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 _LENGTH = struct.Struct(">I")

@@ -21,7 +21,6 @@ from typing import Any, Callable, Dict, List
 from minicloud.hostside import codes, frames
 from minicloud.hostside.failures import Failure
 
-PROTOCOL = 1
 THREADS = 32
 MAX_WAITING = 512
 SILENCE_SECONDS = 300.0
@@ -49,7 +48,7 @@ class Session:
 
     def run(self, hello: Dict[str, Any]) -> None:
         """Serve until the input ends; then wait for what has begun (each verb may be repeated, but why break it)."""
-        self._send({"hello": {"protocol": PROTOCOL, **hello}})
+        self._send({"hello": {"protocol": frames.PROTOCOL, **hello}})
         decoder = frames.Decoder()
         try:
             while True:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+import minicloud
 from minicloud.clock import SystemClock
 from minicloud.errors import PermanentError, TransientError
 from minicloud.hosts import session as session_module
@@ -469,8 +471,6 @@ def test_a_session_whose_controller_dies_ends(tmp_path: Path) -> None:
         session_pid = int(daemon.stdout.readline())
         pidfd = os.pidfd_open(session_pid)
         daemon.kill()
-    import select
-
     try:
         assert select.select([pidfd], [], [], 10)[0], "the session outlived its controller"
     finally:
@@ -487,11 +487,9 @@ def test_closing_ends_the_process(local: HostSession) -> None:
 def test_what_verbs_print_is_logged_and_spoils_no_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`read_console` of a bad path prints nothing by itself: a session with a noisy verb table does."""
+    """A session whose verb table is a noisy one."""
     caplog.set_level(logging.INFO)
     package = tmp_path / "noisy"
-    import minicloud
-
     source = Path(minicloud.__file__).parent
     (package / "minicloud" / "hostside").mkdir(parents=True)
     (package / "minicloud" / "__init__.py").touch()
@@ -525,3 +523,17 @@ def test_a_host_without_python_is_a_transient_error(tmp_path: Path) -> None:
         with pytest.raises(TransientError, match="cannot start a session"):
             session.call("facts", {})
         session.close()
+
+
+def test_a_stopped_session_is_given_up_killed_and_replaced(local: HostSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host side that hangs (SIGSTOP stands for it) must not hang its controller, nor stay behind."""
+    monkeypatch.setattr(session_module, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(session_module, "SILENT_SECONDS", 0.4)
+    monkeypatch.setattr("minicloud.hosts.transports.REAP_SECONDS", 0.2)
+    local.call("facts", {})
+    stuck = link_of(local)
+    os.kill(stuck.pid, signal.SIGSTOP)
+    with pytest.raises(TransientError, match="nothing was heard"):
+        local.call("job_status", {"name": "x"})
+    assert local.call("job_status", {"name": "x"})["state"] == "absent"
+    assert stuck._process.wait(10) == -signal.SIGKILL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicloud.hostside import frames
@@ -13,11 +13,12 @@ from minicloud.hostside import frames
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    max_leaves=5,
 )
-messages = st.lists(st.dictionaries(st.text(), json_values), max_size=5)
+messages = st.lists(st.dictionaries(st.text(), json_values), max_size=3)
 
 
+@settings(max_examples=50, deadline=None)
 @given(messages, st.integers(1, 50))
 def test_messages_come_out_as_they_went_in(sent: list[dict[str, object]], piece: int) -> None:
     stream = b"".join(frames.encode(message) for message in sent)

@@ -280,7 +280,7 @@ def verdict(path: Path, declared: str) -> None:
 
 
 mutations = st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=16)), max_size=6)
-fuzz = settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=150, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzz
