@@ -11,6 +11,7 @@ from minicloud.cloud.instance_types import (
     DEFAULT_TYPE,
     describe_instance_types,
     find_type,
+    instance_store_bytes,
     load_instance_types,
     parse_instance_types,
 )
@@ -147,3 +148,10 @@ def test_types_are_described_by_name_or_all(bare: BareCloud) -> None:
     assert len(describe_instance_types(bare.cloud, ROOT, [])) == len(PACKAGED)
     with bare.refuses("InvalidInstanceType", "do not exist: [nope, t9.x]"):
         describe_instance_types(bare.cloud, ROOT, ["t3.nano", "nope", "t9.x"])
+
+
+@pytest.mark.parametrize("size_gb", [1, 50, 75, 100, 150, 200, 300, 16384])
+def test_instance_store_is_its_size_up_to_a_whole_mib(size_gb: int) -> None:
+    size_bytes = instance_store_bytes(size_gb)
+    assert size_bytes % 1024**2 == 0
+    assert 0 <= size_bytes - size_gb * 10**9 < 1024**2
