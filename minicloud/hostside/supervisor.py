@@ -66,10 +66,14 @@ class Server:
 
 
 class Router:
-    """A router's two servers, the metadata socket, and which hosts files dnsmasq has read."""
+    """A router's two servers, the metadata socket, and which hosts files dnsmasq has read.
 
-    def __init__(self, name: str) -> None:
+    `inode` tells its namespace from a later one of that name.
+    """
+
+    def __init__(self, name: str, inode: Optional[int]) -> None:
         self.name = name
+        self.inode = inode
         self.dnsmasq = Server()
         self.metadata = Server()
         self.listener: Optional[socket.socket] = None
@@ -172,14 +176,18 @@ class Supervisor:
 
     def _ensure_named(self, name: str) -> None:
         router = self._routers.get(name)
+        inode = namespaces.inode(name)
+        if router is not None and router.inode != inode:
+            self._forget(name)
+            router = None
         if router is None:
-            router = Router(name)
+            router = Router(name, inode)
             self._adopt(router)
             self._routers[name] = router
         self._ensure(router)
 
     def _ensure(self, router: Router) -> None:
-        if namespaces.inode(router.name) is None:
+        if router.inode is None or namespaces.inode(router.name) != router.inode:
             self._forget(router.name)
             raise Failure("no-namespace", f"there is no router {router.name}", transient=True)
         folder = metadata.router_folder(self._folder, router.name)
@@ -241,7 +249,7 @@ class Supervisor:
             server.start_again_at = self._clock()
         else:
             self._back_off(server)
-        if namespaces.inode(router.name) is None:
+        if namespaces.inode(router.name) != router.inode:
             self._forget(router.name)
 
     def _unwatch(self, server: Server) -> None:
@@ -272,7 +280,7 @@ class Supervisor:
 
     def _adopt(self, router: Router) -> None:
         """Take over what an earlier supervisor left running; end what is older than its configuration."""
-        number = namespaces.inode(router.name)
+        number = router.inode
         for pid in namespaces.processes_by_inode().get(number, []) if number is not None else []:
             try:
                 pidfd = os.pidfd_open(pid)

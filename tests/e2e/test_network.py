@@ -70,21 +70,19 @@ def net() -> Iterator[Net]:
     }
     with scratch_folder() as folder:
         host = ScratchHost(folder)
-        servers = []
         try:
             host.ensure(*plans.values())
             guests = {name: Guest(host, plan) for name, plan in plans.items()}
             for name, guest in guests.items():
                 guest.configure()
-                servers += [guest.listen(number, name) for number in PORTS]
-            servers.append(listen(host, None, OPEN, "host"))
-            servers.append(listen(host, "outside", OPEN, "outside"))
-            servers.append(listen(host, guests["public"].plan["router"]["netns"], SSH, "router"))
+                for number in PORTS:
+                    guest.listen(number, name)
+            listen(host, None, OPEN, "host")
+            listen(host, "outside", OPEN, "outside")
+            listen(host, guests["public"].plan["router"]["netns"], SSH, "router")
             yield Net(host, **guests)
         finally:
             host.close()
-            for server in servers:
-                server.wait()
 
 
 def test_dhcp_gives_the_address_of_the_plan_and_all_a_guest_needs(net: Net) -> None:

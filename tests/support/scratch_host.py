@@ -73,6 +73,7 @@ class ScratchHost:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.seconds = 0.0
+        self._started: list[subprocess.Popen[str]] = []
         script = _INIT.format(host=HOST_IP, outside=OUTSIDE_IP)
         flags = ["-n", "-m", "-p", "-u", "--fork", "--kill-child", "--mount-proc"]
         self._unshare = subprocess.Popen(["unshare", *flags, "sh", "-c", script], stdout=subprocess.PIPE)
@@ -124,9 +125,11 @@ class ScratchHost:
         return result
 
     def popen(self, *argv: str, netns: str | None = None, **options: Any) -> subprocess.Popen[str]:
-        """Start a program on the host, or in one of its network namespaces."""
+        """Start a program on the host, or in one of its network namespaces; it ends with the host at the latest."""
         inside = ["ip", "netns", "exec", netns] if netns else []
-        return subprocess.Popen([*self._enter, "--", *inside, *argv], text=True, **options)
+        process = subprocess.Popen([*self._enter, "--", *inside, *argv], text=True, **options)
+        self._started.append(process)
+        return process
 
     def pids(self, netns: str) -> dict[int, str]:
         """Return the processes in a namespace, with their command lines."""
@@ -147,12 +150,15 @@ class ScratchHost:
 
     def close(self) -> None:
         """End the host and everything on it."""
-        for stream in (self._driver.stdin, self._driver.stdout, self._unshare.stdout):
-            if stream is not None:
-                stream.close()
+        assert self._unshare.stdout is not None
+        self._unshare.stdout.close()
         self._unshare.send_signal(signal.SIGKILL)
         self._unshare.wait()
-        self._driver.wait()
+        for process in [self._driver, *self._started]:
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
 
 class Guest:
@@ -207,9 +213,9 @@ class Guest:
         body, _, status = output.rpartition("\n")
         return int(status), body
 
-    def listen(self, port: int, text: str = "hello") -> subprocess.Popen[str]:
+    def listen(self, port: int, text: str) -> None:
         """Answer every TCP connection to `port` with `text` and who asked; returns once it listens."""
-        return listen(self.host, self.name, port, text)
+        listen(self.host, self.name, port, text)
 
     def reaches(self, address: str, port: int) -> str | None:
         """Connect by TCP and return what the other side says; None if it does not answer."""
@@ -235,13 +241,11 @@ while True:
 """
 
 
-def listen(host: ScratchHost, netns: str | None, port: int, text: str) -> subprocess.Popen[str]:
+def listen(host: ScratchHost, netns: str | None, port: int, text: str) -> None:
     """Answer every TCP connection to `port` in a namespace with `text` and who asked."""
     process = host.popen(sys.executable, "-c", _LISTEN, str(port), text, netns=netns, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "listening\n"
-    process.stdout.close()
-    return process
 
 
 _REACH = """
