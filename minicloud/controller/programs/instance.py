@@ -39,6 +39,7 @@ PARK_SECONDS = 3600.0
 FILL_POLL_SECONDS = 0.25
 OFF_POLL_SECONDS = 5.0
 GONE_POLL_SECONDS = 0.25
+BOOT_ATTEMPTS = 5
 
 USER_SHUTDOWN = StateReason("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 GUEST_SHUTDOWN = StateReason(
@@ -83,9 +84,6 @@ class InstanceProgram:
         instance = context.read(lambda tx: tx.instances.get(task.id))
         if instance is None:
             return Done()
-        if task.step == "press":
-            # A power button that cannot be pressed leaves force as the only way to what the owner asked for.
-            return Hop("await_off", facts={**task.facts, "deadline_us": context.clock.now_us()})
         if task.step in ("reboot", "rebooting"):
             return Hop("watch", writes=lambda tx: _mark_impaired(tx, task.id))
         if task.step == "prepare" and code == MISSING_BASE:
@@ -144,9 +142,16 @@ class InstanceProgram:
             return elsewhere
         spec = context.read(lambda tx: plans.domain_spec(tx, context.config, instance))
         _launch_deadline(context, task, instance)
-        status = _host(context, instance).ensure_domain(spec, task.lease_epoch)
-        if status.state not in ("running", "shutoff"):
-            raise TransientError(f"the domain is {status.state} after its start")
+        host = _host(context, instance)
+        try:
+            status = host.ensure_domain(spec, task.lease_epoch)
+            if status.state not in ("running", "shutoff"):
+                raise TransientError(f"the domain is {status.state} after its start")
+        except TransientError as error:
+            # A host that answers for this domain and still cannot start it will not learn to: tell the owner soon.
+            if task.attempt >= BOOT_ATTEMPTS and host.domain_status(instance.id).state in OFF_STATES:
+                raise PermanentError("Server.InternalError", error.detail) from error
+            raise
         # A guest that powered off within its first moments has still run: `watch` sees it off.
         return Hop(
             "watch",
@@ -229,11 +234,9 @@ class InstanceProgram:
     # Towards stopped
 
     def _press(self, context: Context, task: Task, instance: Instance) -> Verdict:
-        """Press the power button once; whether the guest obeys is for `await_off` to see."""
+        """Set the deadline until which the guest is asked; `await_off` presses its power button."""
         if instance.intent is Intent.TERMINATED:
             return _to_destroy(instance)
-        if not instance.stop_forced:
-            _host(context, instance).press_power_button(instance.id, task.lease_epoch)
         seconds = 0.0 if instance.stop_forced else context.config.deadlines.guest_shutdown_seconds
         deadline_us = context.clock.now_us() + int(seconds * MICROSECONDS)
         return Hop("await_off", facts={**task.facts, "deadline_us": deadline_us})
@@ -248,7 +251,11 @@ class InstanceProgram:
             status = host.ensure_no_domain(instance.id, task.lease_epoch)
         if status.state in OFF_STATES and status.pid is None:
             return Hop("unplug", facts=_without(task.facts, "deadline_us"))
-        return Nap(min(OFF_POLL_SECONDS, left) if left > 0 else GONE_POLL_SECONDS)
+        if left <= 0:
+            return Nap(GONE_POLL_SECONDS)
+        # Again and again, for a guest that was still booting did not hear the first press.
+        host.press_power_button(instance.id, task.lease_epoch)
+        return Nap(min(OFF_POLL_SECONDS, left))
 
     def _unplug(self, context: Context, task: Task, instance: Instance) -> Verdict:
         """Take everything from the host but the volumes: the address, the rules and the ephemeral disks go."""
