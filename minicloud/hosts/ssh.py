@@ -127,7 +127,7 @@ def _transport(address: str, port: int) -> Iterator[paramiko.Transport]:
 def _as_os_error(target: SshTarget) -> Iterator[None]:
     try:
         yield
-    except (paramiko.SSHException, EOFError, ValueError) as error:
+    except (paramiko.SSHException, EOFError, ValueError, TypeError) as error:
         raise ConnectionError(f"{target.user}@{target.address}:{target.port}: {error}") from error
 
 

@@ -57,7 +57,7 @@ class _Mutexes:
             lock, users = self._entries.setdefault(name, (threading.Lock(), [0]))
             users[0] += 1
         try:
-            if not lock.acquire(timeout=timeout_seconds):
+            if not lock.acquire(timeout=max(timeout_seconds, 0.0)):
                 raise Failure(codes.BUSY, f"{name} is still at work for another call", transient=True)
             try:
                 yield

@@ -76,8 +76,19 @@ def test_busy_when_the_holder_stays(tmp_path: Path) -> None:
 
 
 def test_nothing_waits_beyond_a_deadline_that_has_passed(tmp_path: Path) -> None:
-    with fenced(str(tmp_path), INSTANCE, 1, lock_seconds=-1.0):
-        pass  # Free: admitted; the session has checked the deadline itself.
+    for late in (-1.0, -0.5):
+        with fenced(str(tmp_path), INSTANCE, 1, lock_seconds=late):
+            pass  # Free: admitted; the session has checked the deadline itself.
+        with fenced(str(tmp_path), INSTANCE, 1):
+            thread = threading.Thread(target=_expect_busy, args=(str(tmp_path), late))
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def _expect_busy(state: str, lock_seconds: float) -> None:
+    with pytest.raises(Failure), fenced(state, INSTANCE, 1, lock_seconds):
+        pass
 
 
 def test_a_session_killed_inside_releases_the_fence(tmp_path: Path) -> None:
