@@ -180,7 +180,11 @@ def apply(old: Goal, new: Goal, trusted: bool) -> None:
     """Turn `old` into `new`. Not `trusted`: parts of both may or may not be there. Raises Failure, halfway perhaps."""
     removal = render_removal(old, new)
     if removal:
-        commands.run(["ip", "-force", "-batch", "-"], _text(removal), accepted=(0, 1))
+        # Some of it may be gone already, so a refusal says little; what matters is what is left.
+        commands.run(["ip", "-force", "-batch", "-"], _text(removal), accepted=(0, 1, 2))
+        left = [line.split()[-1] for line in removal if line.startswith("link del") and _exists(line.split()[-1])]
+        if left:
+            raise Failure("network-refused", f"links remain: {' '.join(left)}", transient=True)
     if new["transit"] is None:
         return
     part = difference(old if trusted else NOTHING, new)
