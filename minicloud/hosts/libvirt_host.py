@@ -143,6 +143,10 @@ class LibvirtHost:
             )
             if not self._calls.wait_settled(instance_id, min(SETTLE_SECONDS, deadline.left())):
                 raise TransientError(f"{instance_id}: a call from before is still out; it may define the domain again")
+            status = self._look(instance_id, deadline)
+            if status.pid is None:
+                return status
+            self._end_qemu(instance_id, status.pid, epoch, deadline)
             return self._look(instance_id, deadline)
 
     def domain_status(self, instance_id: str) -> DomainStatus:
@@ -352,16 +356,19 @@ class LibvirtHost:
             raise
 
     def _end_lost_qemu(self, instance_id: str, epoch: int, deadline: _Deadline) -> None:
-        """Kill a QEMU that libvirt does not run: a second one on the same disks must never start beside it."""
+        """Make sure that no QEMU lives which libvirt does not run: a second one must never start on the same disks."""
         status = self._look(instance_id, deadline)
-        if status.pid is None or status.state in ACTIVE_STATES:
+        if status.pid is None or status.state in ("running", "paused"):
             return
-        log.warning(
-            "%s: QEMU %d of %s outlived libvirt's knowledge of it; ending it", self._host_id, status.pid, instance_id
-        )
-        arguments = {"instance_id": instance_id, "epoch": epoch}
-        if not self._session.call("end_qemu", arguments, min(END_QEMU_SECONDS, deadline.left()))["gone"]:
+        if not self._end_qemu(instance_id, status.pid, epoch, deadline):
             raise TransientError(f"{instance_id}: its QEMU {status.pid} does not die")
+
+    def _end_qemu(self, instance_id: str, pid: int, epoch: int, deadline: _Deadline) -> bool:
+        """Kill a QEMU that outlived its domain; False if it still lives."""
+        log.warning("%s: QEMU %d of %s outlived libvirt's knowledge of it: killed", self._host_id, pid, instance_id)
+        arguments = {"instance_id": instance_id, "epoch": epoch}
+        gone: bool = self._session.call("end_qemu", arguments, min(END_QEMU_SECONDS, deadline.left()))["gone"]
+        return gone
 
 
 def merge_process(status: DomainStatus, pid: int | None) -> DomainStatus:
