@@ -1,8 +1,8 @@
 """Brings the host side onto a host and starts it: hosts/session.py hands this file's text to `python3 -I -c`.
 
 Arguments: state folder, sha256 and size of the archive, then the archive's own arguments. Writes "+" if the host
-holds that archive already, else "-" and then reads it from standard input; then runs it in this same process. It is
-the only code that runs before the archive is there, so it imports nothing of minicloud's at the top.
+holds that archive already, else "-" and then reads it from standard input; then becomes it. It is the only code that
+runs before the archive is there, so it imports nothing of minicloud's.
 """
 
 from __future__ import annotations
@@ -74,11 +74,8 @@ def main(state_folder: str, digest: str, size: int, arguments: List[str]) -> Non
             raise SystemExit("the archive that arrived is not the one that was announced")
         install(path, data)
         forget_old_archives(folder, name)
-    sys.argv = [path, *arguments]
-    sys.path.insert(0, path)
-    from minicloud.hostside.__main__ import main as run
-
-    sys.exit(run(arguments))
+    # Anew, so that a list of processes names the archive and its program, not this text.
+    os.execv(sys.executable, [sys.executable, "-I", "-S", path, *arguments])
 
 
 if __name__ == "__main__":

@@ -537,3 +537,10 @@ def test_a_stopped_session_is_given_up_killed_and_replaced(local: HostSession, m
         local.call("job_status", {"name": "x"})
     assert local.call("job_status", {"name": "x"})["state"] == "absent"
     assert stuck._process.wait(10) == -signal.SIGKILL
+
+
+def test_operators_can_tell_what_runs(local: HostSession, tmp_path: Path) -> None:
+    local.call("facts", {})
+    archive = tmp_path / "hostside" / f"{build_bundle().digest}.pyz"
+    words = Path(f"/proc/{link_of(local).pid}/cmdline").read_text().split("\0")
+    assert words[3:] == [str(archive), "session", "--state-folder", str(tmp_path), ""]
