@@ -11,6 +11,7 @@ from support import front as build
 from support import rows as make
 
 from minicloud.cloud import hosts
+from minicloud.cloud.instance_types import instance_store_bytes
 from minicloud.model.states import ImageState, InstanceState, Intent, SnapshotState
 
 UNKNOWN = "i-0123456789abcdef0"
@@ -373,7 +374,11 @@ def test_data_volumes_and_instance_store_at_launch(front: Any, ec2: Any, run: An
     assert shown["/dev/sda1"]["DeleteOnTermination"] is False
     row = front.cloud.store.read(lambda tx: tx.instances.get(id))
     (disk,) = row.ephemeral_disks
-    assert (disk.virtual_name, disk.device_name, disk.size_bytes) == ("ephemeral0", "/dev/sdc", 75 * 10**9)
+    assert (disk.virtual_name, disk.device_name, disk.size_bytes) == (
+        "ephemeral0",
+        "/dev/sdc",
+        instance_store_bytes(75),
+    )
     volumes = {row.id: row for row in front.cloud.store.read(lambda tx: tx.volumes.where())}
     sizes = {name: volumes[one["VolumeId"]].size_gib for name, one in shown.items()}
     assert sizes == {"/dev/sda1": 8, "/dev/sdf": 5, "/dev/sdg": 2}
