@@ -16,7 +16,6 @@ from functools import cache
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import select
 from support import rows as make
 
 from minicloud.clock import ManualClock
@@ -54,12 +53,19 @@ RESTING_INTENTS = {
 
 # Databases to start from: migrating one costs more than a test.
 _images: dict[str, bytes] = {}
+# Stores of clouds that were closed: their engines have compiled the statements already.
+_idle: list[CountingStore] = []
 
 
 class CountingStore(Store):
     """A store that counts transactions: a use case makes one."""
 
     transactions = 0
+
+    def begin_anew(self, clock: ManualClock) -> None:
+        """Forget the clock and the listeners of another test."""
+        self._clock = clock
+        self._listeners.clear()
 
     def read(self, fn: Callable[[Tx], T]) -> T:
         self.transactions += 1
@@ -94,7 +100,8 @@ class BareCloud:
 
     def __init__(self, furnished: bool = True, **settings: Any) -> None:
         self.clock = ManualClock()
-        self.store = CountingStore("sqlite://", self.clock)
+        self.store = _idle.pop() if _idle else CountingStore("sqlite://", self.clock)
+        self.store.begin_anew(self.clock)
         self.config = Config(**{"region": REGION, "reserved_memory_mib": 0, **settings})
         counters: dict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(0x100))
         self.cloud = Cloud(
@@ -106,18 +113,20 @@ class BareCloud:
         )
         self.woken: list[frozenset[str]] = []
         key = "furnished" if furnished else "bare"
+        if "migrated" not in _images:
+            self.store.migrate()
+            _images["migrated"] = self._sqlite(lambda connection: connection.serialize())
         # The default network is in the picture, so other settings of it need a cloud made from the start.
-        if "vpc_cidr" in settings:
-            self.store.migrate()
-            self._furnish(furnished)
-        elif key in _images:
+        if key in _images and "vpc_cidr" not in settings:
             self._sqlite(lambda connection: connection.deserialize(_images[key]))
-            for prefix in ("vpc", "subnet", "sg", "sgr", "h", "pool"):
-                counters[prefix] = itertools.count(0x200)
         else:
-            self.store.migrate()
+            self._sqlite(lambda connection: connection.deserialize(_images["migrated"]))
             self._furnish(furnished)
-            _images[key] = self._sqlite(lambda connection: connection.serialize())
+            if "vpc_cidr" not in settings:
+                _images[key] = self._sqlite(lambda connection: connection.serialize())
+        # As many as the picture holds at most, so that ids do not depend on which test was first.
+        for prefix in ("vpc", "subnet", "sg", "sgr", "h", "pool"):
+            counters[prefix] = itertools.count(0x200)
         self.store.on_wake(self.woken.append)
 
     def _furnish(self, furnished: bool) -> None:
@@ -135,7 +144,8 @@ class BareCloud:
             return use(connection.connection.driver_connection)
 
     def close(self) -> None:
-        self.store.close()
+        """Let the store be used by another test."""
+        _idle.append(self.store)
 
     # What is there
 
@@ -206,9 +216,9 @@ class BareCloud:
 
     def dump(self) -> dict[str, list[Any]]:
         """Return every row of every table."""
-        return self.store.read(
-            lambda tx: {
-                table.name: sorted(map(tuple, tx.connection.execute(select(table))), key=repr)
+        return self._sqlite(
+            lambda connection: {
+                table.name: connection.execute(f"SELECT * FROM {table.name}").fetchall()
                 for table in schema.metadata.sorted_tables
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -19,11 +19,9 @@ from minicloud.store.store import Tx
 
 
 @pytest.fixture
-def small() -> Iterator[BareCloud]:
+def small(build: Callable[..., BareCloud]) -> Iterator[BareCloud]:
     """A zone whose subnet is made a /28: eleven addresses, and a host with room for all of them."""
-    cloud = BareCloud(
-        vcpu_overcommit_ratio=100.0, memory_overcommit_ratio=10.0, public_address_pools=("10.200.0.0/28",)
-    )
+    cloud = build(vcpu_overcommit_ratio=100.0, memory_overcommit_ratio=10.0, public_address_pools=("10.200.0.0/28",))
     (view,) = [one for one in networks.describe_subnets(cloud.cloud, ROOT, []) if one.subnet.zone == "lab-1a"]
     cloud.store.write(lambda tx: tx.subnets.update(view.subnet.id, cidr="172.31.0.0/28"))
     yield cloud
@@ -77,22 +75,22 @@ def test_a_terminated_instances_address_is_free_again(small: BareCloud) -> None:
     assert small.run_one(zone="lab-1a").ports[0].private_ip == first.ports[0].private_ip
 
 
-def test_every_address_of_the_pools_is_used_and_no_more() -> None:
-    bare = BareCloud(public_address_pools=("10.200.0.0/31", "10.201.0.8/32"))
+def test_every_address_of_the_pools_is_used_and_no_more(build: Callable[..., BareCloud]) -> None:
+    bare = build(public_address_pools=("10.200.0.0/31", "10.201.0.8/32"))
     views = bare.run(min_count=1, max_count=5).instances
     assert [view.ports[0].public_ip for view in views] == ["10.200.0.0", "10.200.0.1", "10.201.0.8"]
     with bare.refuses("InsufficientAddressCapacity", status=500):
         bare.run()
 
 
-def test_fewer_public_addresses_than_the_minimum_is_nothing() -> None:
-    bare = BareCloud(public_address_pools=("10.200.0.0/31",))
+def test_fewer_public_addresses_than_the_minimum_is_nothing(build: Callable[..., BareCloud]) -> None:
+    bare = build(public_address_pools=("10.200.0.0/31",))
     with bare.refuses("InsufficientAddressCapacity", status=500):
         bare.run(min_count=3, max_count=4)
 
 
-def test_no_public_address_where_the_subnet_maps_none() -> None:
-    bare = BareCloud(public_address_pools=())
+def test_no_public_address_where_the_subnet_maps_none(build: Callable[..., BareCloud]) -> None:
+    bare = build(public_address_pools=())
 
     def unmap(tx: Tx) -> None:
         for subnet in tx.subnets.where():

@@ -274,8 +274,8 @@ def test_a_start_keeps_an_address_that_was_not_yet_released(bare: BareCloud) -> 
     assert port.public_ip == "10.200.0.0"
 
 
-def test_a_start_without_a_public_address_to_be_had() -> None:
-    bare = BareCloud(public_address_pools=("10.200.0.0/32",))
+def test_a_start_without_a_public_address_to_be_had(build: Callable[..., BareCloud]) -> None:
+    bare = build(public_address_pools=("10.200.0.0/32",))
     first = instance_in(bare, "stopped")
     second = bare.run_one()
     with bare.refuses("InsufficientAddressCapacity", status=500):

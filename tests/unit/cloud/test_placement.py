@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -120,9 +121,11 @@ def test_the_choice_is_deterministic_whatever_the_order(
     ],
     ids=str,
 )
-def test_capacity_is_what_the_host_has_times_over_commit(settings: dict[str, Any], fitting: int) -> None:
+def test_capacity_is_what_the_host_has_times_over_commit(
+    settings: dict[str, Any], fitting: int, build: Callable[..., BareCloud]
+) -> None:
     """A host of 8 vCPUs, 16 GiB and 1 TiB; a t3.nano has 2 vCPUs, 512 MiB and a volume of 8 GiB."""
-    bare = BareCloud(**settings)
+    bare = build(**settings)
     if fitting:
         assert len(bare.run(min_count=1, max_count=100, zone="lab-1a").instances) == fitting
     with bare.refuses("InsufficientInstanceCapacity", "t3.nano capacity", status=500):

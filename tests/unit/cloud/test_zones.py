@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from support.bare_cloud import ROOT, BareCloud
 
@@ -25,8 +27,8 @@ def test_a_zone_comes_with_the_next_slash_20_of_the_default_vpc(empty: BareCloud
     )
 
 
-def test_a_smaller_vpc_is_cut_into_sixteen_too() -> None:
-    bare = BareCloud(furnished=False, vpc_cidr="10.9.0.0/20")
+def test_a_smaller_vpc_is_cut_into_sixteen_too(build: Callable[..., BareCloud]) -> None:
+    bare = build(furnished=False, vpc_cidr="10.9.0.0/20")
     zones.add_zone(bare.cloud, ROOT, "lab-1a")
     zones.add_zone(bare.cloud, ROOT, "lab-1b")
     views = networks.describe_subnets(bare.cloud, ROOT, [])
