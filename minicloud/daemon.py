@@ -157,7 +157,7 @@ def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
         fill_arguments=_FillArguments(objects, config, clock),
     )
     worker = Worker(Engine(context, [InstanceProgram(), ImportProgram()]), config.workers)
-    pump = EventPump(store, directory, signals)
+    pump = EventPump(store, directory, signals, clock)
     changes = ChangeHub()
     store.on_commit(changes.notify)
     services = Services(

@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 
+from minicloud.clock import Clock
 from minicloud.controller.signals import EventSignals
 from minicloud.controller.survey import survey_host
 from minicloud.errors import HostError
@@ -28,10 +29,11 @@ UNINTERESTING = frozenset({"defined", "undefined", "started", "resumed"})
 class EventPump:
     """Turns host events into wake-ups, and surveys hosts when they connect and every SURVEY_SECONDS."""
 
-    def __init__(self, store: Store, hosts: HostDirectory, signals: EventSignals) -> None:
+    def __init__(self, store: Store, hosts: HostDirectory, signals: EventSignals, clock: Clock) -> None:
         self._store = store
         self._hosts = hosts
         self._signals = signals
+        self._clock = clock
         self._queue: queue.Queue[HostEvent | None] = queue.Queue(MAX_EVENTS)
         self._thread = threading.Thread(target=self._loop, name="events", daemon=True)
 
@@ -53,18 +55,30 @@ class EventPump:
             log.error("too many host events: dropped %s", event)
 
     def _loop(self) -> None:
+        survey_at = self._clock.monotonic_seconds() + SURVEY_SECONDS
         while True:
+            # Events never push the survey back: a cloud that is never quiet loses events like any other.
+            left = survey_at - self._clock.monotonic_seconds()
             try:
-                event = self._queue.get(timeout=SURVEY_SECONDS)
+                event = self._queue.get(timeout=max(0.0, left)) if left > 0 else self._queue.get_nowait()
             except queue.Empty:
-                self._survey_all()
-                continue
-            if event is None:
-                return
-            try:
-                self.handle(event)
-            except Exception:
-                log.exception("event %s could not be handled; the survey will find what it meant", event)
+                pass
+            else:
+                if event is None:
+                    return
+                try:
+                    self.handle(event)
+                except Exception:
+                    log.exception("event %s could not be handled; the survey will find what it meant", event)
+            if self._clock.monotonic_seconds() >= survey_at:
+                self._try_survey_all()
+                survey_at = self._clock.monotonic_seconds() + SURVEY_SECONDS
+
+    def _try_survey_all(self) -> None:
+        try:
+            self.survey_all()
+        except Exception:
+            log.exception("the survey failed; the next one comes in %.0f s", SURVEY_SECONDS)
 
     def handle(self, event: HostEvent) -> None:
         """Act on one event. Raises what the store raises."""
@@ -80,7 +94,8 @@ class EventPump:
             self._store.write(lambda tx: _host_is_back(tx, event.host_id))
             self._survey(event.host_id)
 
-    def _survey_all(self) -> None:
+    def survey_all(self) -> None:
+        """Survey every host that is up. Raises what the store raises."""
         for host in self._store.read(lambda tx: tx.hosts.where(state=HostState.UP)):
             self._survey(host.id)
 

@@ -278,17 +278,7 @@ class FakeHost:
         self._change("clean_job", name, epoch, lambda: self.jobs.pop(name, None))
 
     def inventory(self) -> Inventory:
-        return self._look(
-            "inventory",
-            "",
-            lambda: Inventory(
-                domains=self._statuses(),
-                ports=tuple(sorted(self.ports)),
-                routers=tuple(sorted({port.router.netns for port in self.ports.values()})),
-                disk_paths=tuple(sorted(self.disks)),
-                jobs=tuple(sorted(self.jobs)),
-            ),
-        )
+        return self._look("inventory", "", self.holdings)
 
     def pool_usage(self, pool_folder: str) -> tuple[int, int]:
         return self._look("pool_usage", pool_folder, lambda: (self.pool_bytes, self.pool_bytes - self._used_bytes()))
@@ -363,6 +353,17 @@ class FakeHost:
             domain = self.domains.get(instance_id)
             if domain is not None and domain.pid is not None:
                 self._end(domain, "crashed", 0.0)
+
+    def holdings(self) -> Inventory:
+        """Return the inventory as it is, whatever befalls calls."""
+        with self.lock:
+            return Inventory(
+                domains=self._statuses(),
+                ports=tuple(sorted(self.ports)),
+                routers=tuple(sorted({port.router.netns for port in self.ports.values()})),
+                disk_paths=tuple(sorted(self.disks)),
+                jobs=tuple(sorted(self.jobs)),
+            )
 
     def live_specs(self) -> list[DomainSpec]:
         """Return the machines whose QEMU lives, defined or not."""

@@ -143,7 +143,7 @@ class PostgresqlBackend:
             try:
                 listener(woken)
             except Exception:
-                log.exception("a listener for woken tasks failed")
+                log.exception("a listener for commits failed")
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

@@ -130,18 +130,11 @@ class Store:
         finally:
             self._turn.release()
         if woken:
-            self._tell(woken)
+            for wake_listener in self._listeners:
+                _tell(wake_listener, woken)
         for listener in self._commit_listeners:
-            listener()
+            _tell(listener)
         return result
-
-    def _tell(self, woken: frozenset[str]) -> None:
-        for listener in self._listeners:
-            try:
-                listener(woken)
-            except Exception:
-                # The commit stands; the worker's own look-around finds what it was not told of.
-                log.exception("a listener for woken tasks failed")
 
     def _check_revision(self, connection: revisions.Connection) -> None:
         if not self._is_current:
@@ -150,6 +143,14 @@ class Store:
 
     def _translated(self, error: DBAPIError) -> Exception:
         return self._backend.translate(error) or error
+
+
+def _tell(listener: Callable[..., None], *arguments: object) -> None:
+    """Call a listener after a commit. The commit stands whatever it does: nobody may take it for a failed one."""
+    try:
+        listener(*arguments)
+    except Exception:
+        log.exception("a listener for commits failed")
 
 
 def _backend(url: str) -> Backend:

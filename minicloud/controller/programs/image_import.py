@@ -7,10 +7,12 @@ to our own spool.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from minicloud.controller.context import Context
+from minicloud.controller.engine import retry_seconds
 from minicloud.controller.verdicts import Done, Hop, Nap, Verdict
 from minicloud.errors import TransientError
 from minicloud.model.plans import GIB, JobStatus
@@ -20,6 +22,9 @@ from minicloud.store.store import Tx
 
 INVALID_IMAGE = "invalid-image"
 POLL_SECONDS = 0.2
+MAX_RETRIES = 5
+
+log = logging.getLogger(__name__)
 
 
 class ImportProgram:
@@ -69,10 +74,13 @@ class ImportProgram:
             if status.error_code == INVALID_IMAGE:
                 return self._failed(context, row.id, f"ClientError: {status.error}")
             # Killed, out of space, or the machine went down: what was uploaded is kept by its content, so start again.
-            context.jobs.clean_job(_job(row), task.lease_epoch)
-            if task.attempt >= 5:
+            # Counted in facts: an attempt ends with the step, and a job that is started again is another step.
+            failures = int(str(task.facts.get("failures", 0))) + 1
+            log.warning("import %s: job failed (%d): %s: %s", row.id, failures, status.error_code, status.error)
+            if failures > MAX_RETRIES:
                 return self._failed(context, row.id, "ServerError: the import failed repeatedly")
-            raise TransientError(f"import job failed: {status.error_code}: {status.error}")
+            context.jobs.clean_job(_job(row), task.lease_epoch)
+            return Nap(retry_seconds(failures), facts={**task.facts, "failures": failures})
         if status.state == "succeeded":
             return Hop("cleanup", writes=lambda tx: _completed(tx, row, status, context.clock.now_us()))
         return Nap(POLL_SECONDS, writes=lambda tx: _progress(tx, row, status.progress_percent))

@@ -1,0 +1,123 @@
+"""Looks for debris: what a cloud at rest holds that no row accounts for, and what rows promise that is not there.
+
+Works on a fake world; it knows nothing of how anything came to be.
+"""
+
+from __future__ import annotations
+
+from support.world import Rows, World, read_rows
+
+from minicloud.model import names
+from minicloud.model.states import AttachmentState, ImportTaskState, InstanceState, VolumeState
+
+
+def debris(world: World) -> list[str]:
+    """Return every difference between what hosts hold and what rows say, of a cloud at rest."""
+    rows = read_rows(world.store)
+    return [*_rows(rows), *(each for host in world.hosts for each in _host(world, rows, host.host_id)), *_jobs(world)]
+
+
+def assert_no_debris(world: World) -> None:
+    """Fail if anything is left that should not be, or missing that should be there, or ever went wrong."""
+    found = [*world.violations(), *debris(world)]
+    if found:
+        raise AssertionError("\n".join([*found, "", "What happened:", world.story()]))
+
+
+def _rows(rows: Rows) -> list[str]:
+    found: list[str] = []
+    states = {row.id: row.state for row in rows.instances}
+    resources = {*states, *(row.id for row in rows.import_tasks)}
+    tasks = {task.id: task for task in rows.tasks}
+    found += [f"task {id} belongs to nothing" for id in tasks.keys() - resources]
+    found += [f"task {task.id} is still leased" for task in rows.tasks if task.lease_holder is not None]
+    found += [f"instance {id} has no task" for id in states.keys() - tasks.keys()]
+    for attachment in rows.attachments:
+        state = states.get(attachment.instance_id)
+        if state not in (InstanceState.RUNNING, InstanceState.STOPPED):
+            found.append(f"{attachment.id} attaches to an instance that is {state}")
+        elif attachment.state is not AttachmentState.ATTACHED:
+            found.append(f"{attachment.id} is {attachment.state} on an instance that is {state}")
+    for interface in rows.network_interfaces:
+        state = states.get(interface.instance_id)
+        if state not in (InstanceState.RUNNING, InstanceState.STOPPED):
+            found.append(f"{interface.id} holds addresses of an instance that is {state}")
+        if state is InstanceState.STOPPED and interface.public_ip is not None:
+            found.append(f"{interface.id} holds a public address of a stopped instance")
+        if state is InstanceState.RUNNING and interface.public_ip is None:
+            found.append(f"{interface.id} has no public address, and its instance runs")
+    attached = {attachment.volume_id for attachment in rows.attachments}
+    for volume in rows.volumes:
+        wanted = VolumeState.IN_USE if volume.id in attached else VolumeState.AVAILABLE
+        if volume.state is not wanted:
+            found.append(f"{volume.id} is {volume.state} and not {wanted}")
+    for row in rows.import_tasks:
+        if row.state is ImportTaskState.ACTIVE:
+            found.append(f"{row.id} is still active")
+    known = {*states, *(row.id for row in (*rows.volumes, *rows.network_interfaces, *rows.import_tasks))}
+    found += [
+        f"{id} is gone, and its tags are not"
+        for id in rows.tags
+        if id.split("-")[0] in ("i", "vol", "eni") and id not in known
+    ]
+    return found
+
+
+def _host(world: World, rows: Rows, host_id: str) -> list[str]:
+    host = world.directory.hosts[host_id]
+    inventory = host.holdings()
+    mine = {row.id: row for row in rows.instances if row.host_id == host_id}
+    running = {id for id, row in mine.items() if row.state is InstanceState.RUNNING}
+    pools = {pool.id: pool for pool in rows.pools if pool.host_id == host_id}
+    volumes = {
+        names.volume_path(pools[volume.pool_id].path, volume.id) for volume in rows.volumes if volume.pool_id in pools
+    }
+    ephemeral = {
+        names.ephemeral_path(pool.path, id, disk.virtual_name)
+        for id in running
+        for disk in mine[id].ephemeral_disks
+        for pool in pools.values()
+    }
+    ports = {row.id for row in rows.network_interfaces if row.instance_id in running}
+    consoles = {id for id, row in mine.items() if row.state is not InstanceState.TERMINATED}
+    found: list[str] = []
+    for what, there, wanted in (
+        ("domain", set(inventory.domains), running),
+        ("disk", set(inventory.disk_paths), volumes | ephemeral),
+        ("port", set(inventory.ports), ports),
+        ("console", set(host.consoles), consoles),
+        ("job", set(inventory.jobs), set()),
+        ("process", {spec.name for spec in host.leftovers.values()}, set()),
+    ):
+        found += [f"{host_id}: {what} {each} is left over" for each in sorted(there - wanted)]
+        found += [f"{host_id}: {what} {each} is missing" for each in sorted(wanted - there)]
+    found += [
+        f"{host_id}: domain {id} is {status.state}"
+        for id, status in inventory.domains.items()
+        if status.state != "running"
+    ]
+    for id in running & set(host.domains):
+        spec = host.domains[id].spec
+        wanted_disks = {names.volume_serial(row.volume_id) for row in rows.attachments if row.instance_id == id}
+        wanted_disks |= {disk.virtual_name for disk in mine[id].ephemeral_disks}
+        if {disk.serial for disk in spec.disks} != wanted_disks:
+            found.append(f"{host_id}: domain {id} has disks {[disk.serial for disk in spec.disks]}")
+    return found
+
+
+def _jobs(world: World) -> list[str]:
+    return [f"job {name} is left over" for name in world.jobs.jobs]
+
+
+def live_twice(world: World) -> list[str]:
+    """Return machines, MACs and addresses that live more than once, on whichever hosts."""
+    found: list[str] = []
+    seen: dict[str, str] = {}
+    for host in world.hosts:
+        for spec in host.live_specs():
+            for what in (spec.name, *(nic.mac for nic in spec.nics), *(disk.path for disk in spec.disks)):
+                key = f"{host.host_id}:{what}" if what.startswith("/") else what
+                if key in seen:
+                    found.append(f"{what} lives on {seen[key]} and {host.host_id}")
+                seen[key] = host.host_id
+    return found
