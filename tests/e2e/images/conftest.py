@@ -227,10 +227,14 @@ class RawGuest:
         """Wait for the SSH server's greeting; returns seconds since QEMU was started."""
 
         def greeted() -> bool:
+            # QEMU accepts at once and tries towards the guest once a second: while a guest boots, a new try is sooner.
+            # A large guest needs time to answer, and its sshd turns away who asks too often: patience grows.
+            patience_seconds = min(5.0, max(0.1, 0.1 * (time.monotonic() - self.started)))
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.ssh_port), 1) as probe:
-                # QEMU accepts at once and retries towards the guest once a second: a new try is sooner.
-                probe.settimeout(0.1)
-                return probe.recv(4) == b"SSH-"
+                probe.settimeout(patience_seconds)
+                if probe.recv(4) == b"SSH-":
+                    return True
+            select.select([], [], [], patience_seconds / 10)
             return False
 
         self.wait(greeted, "SSH greeting", timeout_seconds)
