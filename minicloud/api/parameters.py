@@ -22,9 +22,11 @@ def refuse_unsupported(
     for path, value in _leaves(parameters, ""):
         if path == DRY_RUN or _covered(path, honours):
             continue
-        if value in tolerates.get(path, ()):
+        tolerated = tolerates.get(path, ())
+        if value in tolerated:
             continue
-        raise ApiError("UnsupportedOperation", f"The parameter {path} is not supported with this value.")
+        but = f" but with the value {tolerated[0]}" if tolerated else ""
+        raise ApiError("UnsupportedOperation", f"The parameter {path} is not supported{but}.")
 
 
 def _covered(path: str, honours: frozenset[str]) -> bool:

@@ -5,8 +5,9 @@ Built once per daemon; tests build it with functions of their own.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from minicloud.api.changes import ChangeHub
 from minicloud.aws.models import Catalog
@@ -43,11 +44,16 @@ ConsoleReader = Callable[[Instance], bytes]
 HostProber = Callable[[HostAddress], HostProbe]
 
 
+# Requests that may wait for a host at a time: a host that hangs must not hold every thread there is.
+MAX_HOST_READS = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything that handlers use. `hosts_changed` is called after a host was added or removed.
 
-    `trusted_uids` are the users who may speak at the unix socket: there they act as the root account.
+    `trusted_uids` are the users who may speak at the unix socket: there they act as the root account. `host_reads` is
+    held by a request while it waits for a host's answer.
     """
 
     cloud: Cloud
@@ -59,6 +65,7 @@ class Services:
     probe_host: HostProber
     hosts_changed: Callable[[], None]
     trusted_uids: frozenset[int]
+    host_reads: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_HOST_READS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import logging
 import re
 import socket
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from support import front as build
 
 from minicloud.api import bodies, operations
 from minicloud.api.gate import Gate
+from minicloud.api.services import MAX_HOST_READS
 from minicloud.clock import ManualClock
 from minicloud.errors import ApiError, StoreUnavailableError
 
@@ -252,6 +254,34 @@ def test_more_requests_than_there_is_room_for_are_told_so(
         for thread in threads:
             thread.join(10)
     assert ec2.describe_vpcs()["Vpcs"]
+
+
+def test_a_host_that_hangs_does_not_hold_every_thread(
+    front: Any, server: Any, ec2: Any, clients: Any, run: Any, refused: Any
+) -> None:
+    id = run()["Instances"][0]["InstanceId"]
+    entered, release = threading.Barrier(MAX_HOST_READS + 1), threading.Event()
+
+    def hang(_: Any) -> bytes:
+        entered.wait(10)
+        release.wait(10)
+        return b""
+
+    server[0].app = build.endpoint_of(replace(front, services=replace(front.services, read_console=hang)))
+    client = clients("ec2")
+    threads = [
+        threading.Thread(target=client.get_console_output, kwargs={"InstanceId": id}) for _ in range(MAX_HOST_READS)
+    ]
+    for thread in threads:
+        thread.start()
+    entered.wait(10)
+    try:
+        refused("RequestLimitExceeded", ec2.get_console_output, InstanceId=id)
+        assert ec2.describe_instances()["Reservations"]
+    finally:
+        release.set()
+        for thread in threads:
+            thread.join(10)
 
 
 def test_every_operation_of_the_table_is_in_aws_s_model(catalog: Any) -> None:
