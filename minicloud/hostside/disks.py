@@ -24,15 +24,16 @@ _BASE = re.compile(r"(?P<pool>/.+)/bases/snap-[0-9a-f]{8,17}\.raw")
 
 
 def ensure_disks(state_folder: str, plans: Sequence[Dict[str, Any]]) -> None:
-    """Make every disk of `plans` (DiskPlan as JSON) that does not exist.
+    """Make every disk of `plans` (DiskPlan as JSON) that does not exist and may be made.
 
     Raises Failure: MISSING_BASE (permanent: fill the base, then call again), NO_SPACE (permanent), POOL_MISSING
-    (transient), INTERNAL for a disk that exists with another format or size than planned.
+    (transient), INTERNAL for a disk that exists with another format or size than planned, or is missing
+    and must not be made anew.
     """
     for pool_folder in sorted({_pool_of(plan["path"]) for plan in plans}):
         pools.ensure_pool(state_folder, pool_folder)
     for plan in plans:
-        _ensure_disk(plan["path"], plan["format"], plan["size_bytes"], plan["base_path"])
+        _ensure_disk(plan)
 
 
 def ensure_no_disks(paths: Iterable[str]) -> None:
@@ -64,11 +65,15 @@ def _part(path: str) -> str:
     return path + ".part"
 
 
-def _ensure_disk(path: str, disk_format: str, size_bytes: int, base_path: Any) -> None:
+def _ensure_disk(plan: Dict[str, Any]) -> None:
+    path, disk_format, size_bytes = plan["path"], plan["format"], plan["size_bytes"]
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        _create(path, disk_format, size_bytes, base_path)
+        if not plan["may_create"]:
+            # Its owner's data is gone or elsewhere: an empty disk in its place would hide that.
+            raise Failure(codes.INTERNAL, f"{path} should hold a used volume and is missing", transient=False) from None
+        _create(path, disk_format, size_bytes, plan["base_path"])
         return
     try:
         _check_existing(fd, path, disk_format, size_bytes)

@@ -22,7 +22,7 @@ assert 0 < free <= capacity <= 1024 * 1024, (capacity, free)
 
 def plan(number):
     path = f"{pool}/volumes/vol-{number:08x}.qcow2"
-    return {"id": "x", "path": path, "format": "qcow2", "size_bytes": 1024**3, "base_path": None}
+    return {"id": "x", "path": path, "format": "qcow2", "size_bytes": 1024**3, "base_path": None, "may_create": True}
 
 made = []
 for number in range(1000):

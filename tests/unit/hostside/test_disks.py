@@ -29,8 +29,21 @@ def pool(tmp_path: Path) -> Path:
     return folder
 
 
-def plan(path: str, disk_format: str = "qcow2", size_bytes: int = GIB, base_path: str | None = None) -> dict[str, Any]:
-    return {"id": "x", "path": path, "format": disk_format, "size_bytes": size_bytes, "base_path": base_path}
+def plan(
+    path: str,
+    disk_format: str = "qcow2",
+    size_bytes: int = GIB,
+    base_path: str | None = None,
+    may_create: bool = True,
+) -> dict[str, Any]:
+    return {
+        "id": "x",
+        "path": path,
+        "format": disk_format,
+        "size_bytes": size_bytes,
+        "base_path": base_path,
+        "may_create": may_create,
+    }
 
 
 def volume(pool: Path) -> str:
@@ -267,3 +280,17 @@ def test_impossible_headers_are_refused(size_bytes: int) -> None:
 def test_a_backing_name_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="too long"):
         qcow2.render_empty(GIB, "/" + "x" * 1023)
+
+
+def test_a_used_volume_that_is_gone_is_never_made_anew(tmp_path: Path, pool: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        disks.ensure_disks(str(tmp_path), [plan(volume(pool), may_create=False)])
+    assert (caught.value.code, caught.value.transient) == (codes.INTERNAL, False)
+    assert not Path(volume(pool)).exists()
+
+
+def test_a_used_volume_that_is_there_is_fine(tmp_path: Path, pool: Path) -> None:
+    disks.ensure_disks(str(tmp_path), [plan(volume(pool))])
+    before = Path(volume(pool)).read_bytes()
+    disks.ensure_disks(str(tmp_path), [plan(volume(pool), may_create=False)])
+    assert Path(volume(pool)).read_bytes() == before
