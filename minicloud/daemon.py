@@ -135,6 +135,7 @@ def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
         log.info("took over %d leases", voided)
     cloud = _build_cloud(config, store)
     objects = FolderStore(config.object_folder)
+    objects.collect()  # Blocks of imports that were abandoned before their manifest was written.
 
     key_path = ensure_key_pair(config.state_folder).key_path
     directory = LibvirtHostDirectory(config.state_folder, key_path, config.virt_type, clock)
