@@ -30,6 +30,7 @@ def test_a_pool_that_is_not_mounted_is_refused_until_it_is_back(tmp_path: Path) 
         "format": "qcow2",
         "size_bytes": 1024**3,
         "base_path": None,
+        "may_create": True,
     }
     for attempt in (
         lambda: pools.ensure_pool(str(tmp_path), str(folder)),
