@@ -25,7 +25,7 @@ from minicloud.hosts.connections import Connections
 from minicloud.hosts.domain_states import ACTIVE_STATES, PAUSED_HALF_STARTED, PAUSED_RESUMABLE, parse_state
 from minicloud.hosts.domain_xml import METADATA_NAMESPACE, parse_metadata, render_domain
 from minicloud.hosts.epochs import EpochFences
-from minicloud.hosts.facts import make_facts, read_versions
+from minicloud.hosts.facts import Versions, make_facts, read_versions
 from minicloud.hosts.libvirt_errors import INTERNAL_ERROR, is_no_domain, is_wrong_state, translate
 from minicloud.hosts.protocol import HOST_CALL_SECONDS
 from minicloud.model import names
@@ -102,7 +102,7 @@ class LibvirtHost:
         versions = self._libvirt(
             "asking for capabilities", lambda connection, call: read_versions(connection), deadline.left()
         )
-        return make_facts(measured, versions, *self._choose_virt_type(deadline))
+        return make_facts(measured, versions, *self._choose_virt_type(versions, deadline))
 
     def ensure_instance(self, plan: InstancePlan, epoch: int) -> None:
         self._session.call("ensure_instance", {"plan": to_json(plan), "epoch": epoch}, CALL_SECONDS)
@@ -215,10 +215,12 @@ class LibvirtHost:
         pid: int | None = self._session.call("admit_domain", arguments, deadline.left())["pid"]
         return pid
 
-    def _choose_virt_type(self, deadline: _Deadline) -> tuple[str, str]:
+    def _choose_virt_type(self, versions: Versions, deadline: _Deadline) -> tuple[str, str]:
         """Return what guests run under, and why."""
         if self._virt_type != "auto":
             return self._virt_type, f"the configuration says {self._virt_type}"
+        if not versions.offers_kvm:
+            return "qemu", "libvirt offers no KVM: there is no /dev/kvm, or its QEMU user may not open it"
         answer = self._session.call("probe_kvm", {}, deadline.left())
         return answer["virt_type"], answer["reason"]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from minicloud.errors import PermanentError
-from minicloud.hosts.facts import Versions, choose_machine_type, make_facts, render_version
+from minicloud.hosts.facts import Versions, choose_machine_type, make_facts, parse_offers_kvm, render_version
 
 
 def capabilities(*machines: str, arch: str = "x86_64") -> str:
@@ -26,6 +26,12 @@ def test_the_newest_versioned_q35_is_chosen() -> None:
 def test_a_host_without_q35_cannot_be_used(text: str) -> None:
     with pytest.raises(PermanentError):
         choose_machine_type(text)
+
+
+def test_kvm_is_offered_where_a_domain_type_says_so() -> None:
+    assert parse_offers_kvm(capabilities("<domain type='qemu'/>", "<domain type='kvm'/>"))
+    assert not parse_offers_kvm(capabilities("<domain type='qemu'/>"))
+    assert not parse_offers_kvm(capabilities("<domain type='kvm'/>", arch="i686"))
 
 
 def test_versions_are_unpacked() -> None:
