@@ -173,6 +173,10 @@ def _check(config: Config) -> None:
                 ipaddress.IPv4Network(text)
             except ValueError as error:
                 raise refuse(key, f"{error}") from error
+    pools = [ipaddress.IPv4Network(text) for text in config.public_address_pools]
+    for number, pool in enumerate(pools):
+        if any(pool.overlaps(other) for other in pools[:number]):
+            raise refuse("public_address_pools", f"{pool} overlaps another: an address would be given out twice")
     if not 16 <= ipaddress.IPv4Network(config.vpc_cidr).prefixlen <= 20:
         raise refuse("vpc_cidr", "must be a /16 to /20, which leaves every zone a /20 or /24 of it")
     for key in ("state_folder", "socket_path"):

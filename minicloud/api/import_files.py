@@ -46,7 +46,10 @@ def _local_path(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         raise _refused("it is not a URL") from None
-    path = unquote(parts.path, errors="surrogateescape")
+    try:
+        path = unquote(parts.path, errors="strict")
+    except UnicodeDecodeError:
+        raise _refused("its path is not UTF-8") from None
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
         raise _refused("only file:// URLs of this server are supported")
     if not path.startswith("/") or "\0" in path or len(path) > 4096 or parts.query or parts.fragment:

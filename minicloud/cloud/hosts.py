@@ -61,14 +61,16 @@ def register_host(cloud: Cloud, caller: Caller, new: NewHost) -> Host:
             "uplink": new.uplink,
             "ssh_user": new.ssh_user,
             "ssh_port": new.ssh_port,
-            "state": HostState.UP,
-            "state_reason": None,
         }
         for other in tx.hosts.where():
             same_place = (other.address, other.ssh_port) == (new.address, new.ssh_port)
             if other.name == new.name and other.zone == new.zone and same_place:
                 for pool in tx.pools.where(host_id=other.id, name=DEFAULT_POOL_NAME):
+                    if pool.path != new.pool_path:
+                        raise ApiError("InvalidParameterValue", f"Host {other.name} keeps its disks in {pool.path}.")
                     tx.pools.update(pool.id, capacity_bytes=new.pool_capacity_bytes)
+                if other.state is HostState.DOWN:
+                    measured |= {"state": HostState.UP, "state_reason": None}
                 return tx.hosts.update(other.id, **measured)
             if other.name == new.name or same_place:
                 raise ApiError(
@@ -81,6 +83,8 @@ def register_host(cloud: Cloud, caller: Caller, new: NewHost) -> Host:
             name=new.name,
             zone=new.zone,
             address=new.address,
+            state=HostState.UP,
+            state_reason=None,
             created_us=tx.now_us,
             **measured,  # type: ignore[arg-type]
         )

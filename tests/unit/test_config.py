@@ -50,6 +50,7 @@ def test_values_of_every_kind_are_taken(tmp_path: Path) -> None:
         ({"virt_type": "xen"}, "virt_type"),
         ({"public_address_pools": "192.0.2.0/28"}, "public_address_pools"),
         ({"public_address_pools": ["192.0.2.1/28"]}, "public_address_pools"),
+        ({"public_address_pools": ["192.0.2.0/24", "192.0.2.128/25"]}, "public_address_pools"),
         ({"vpc_cidr": "10.0.0.0/28"}, "vpc_cidr"),
         ({"state_folder": "relative"}, "state_folder"),
         ({"image_import_folders": ["relative"]}, "image_import_folders"),

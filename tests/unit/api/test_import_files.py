@@ -137,3 +137,11 @@ def test_the_spool_is_cleared_of_what_nobody_needs(config: Config, folder: Path)
     assert clear_spool(config, [str(spool / "needed")]) == 1
     assert [entry.name for entry in spool.iterdir()] == ["needed"]
     assert clear_spool(Config(state_folder="/nonexistent"), []) == 0
+
+
+def test_a_path_that_no_row_could_hold_is_refused(config: Config, folder: Path) -> None:
+    file = os.fsencode(folder) + b"/\xff.qcow2"
+    with open(file, "wb") as disk:
+        disk.write(b"QFI\xfb")
+    with pytest.raises(ApiError, match="UTF-8"):
+        resolve_source(config, f"file://{folder}/%FF.qcow2")
