@@ -266,8 +266,10 @@ class VirtInstall:
         self._web = cloud.popen("host1", nothing, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._dnsmasq = cloud.popen(
             "host1",
-            "dnsmasq -k -C /dev/null -i benchbr --bind-interfaces --port=0 --leasefile-ro --dhcp-authoritative --no-ping"
-            " --dhcp-range=10.254.0.10,10.254.0.250,255.255.255.0,1h".split(),
+            [
+                *("dnsmasq", "-k", "--conf-file=/dev/null", "--interface=benchbr", "--bind-interfaces", "--port=0"),
+                *("--leasefile-ro", "--dhcp-authoritative", "--no-ping", "--dhcp-range=10.254.0.10,10.254.0.250,1h"),
+            ],
         )
 
     def close(self) -> None:
@@ -286,9 +288,9 @@ class VirtInstall:
         self._cloud.exec("host1", ["qemu-img", "create", "-q", "-f", "qcow2", "-b", self._base, "-F", "raw", disk])
         self._cloud.exec(
             "host1",
-            f"virt-install --name {name} --memory 512 --vcpus 2 --virt-type qemu --import --osinfo detect=off,require=off"
+            f"virt-install --name {name} --memory 512 --vcpus 2 --virt-type qemu --import --graphics none"
             f" --disk path={disk},format=qcow2,bus=virtio --network bridge=benchbr,model=virtio,mac={mac}"
-            " --graphics none --noautoconsole".split(),
+            f" --osinfo detect=off,require=off --noautoconsole".split(),
             timeout=120,
         )
         # The address that the guest got is where its MAC says; the host's own neighbour table knows it first.
