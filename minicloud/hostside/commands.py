@@ -26,16 +26,17 @@ def run(
     stdin: Union[bytes, str] = b"",
     timeout_seconds: float = COMMAND_SECONDS,
     accepted: Tuple[int, ...] = (0,),
+    keep: Tuple[int, ...] = (),
 ) -> bytes:
-    """Run a program to its end and return its standard output.
+    """Run a program to its end and return its standard output; it inherits the descriptors in `keep` (files.locked).
 
     Raises Failure: `missing-program` (permanent), `command-timeout` (transient: it was killed, its outcome is unknown)
     or `command-failed` (transient: an exit status not in `accepted`), with standard error in the detail.
     """
-    return finish(start(argv), argv, stdin, timeout_seconds, accepted)
+    return finish(start(argv, keep), argv, stdin, timeout_seconds, accepted)
 
 
-def start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
+def start(argv: Sequence[str], keep: Tuple[int, ...] = ()) -> "subprocess.Popen[bytes]":
     """Start a program with pipes on all three streams, in a process group of its own; `finish` ends it."""
     try:
         return subprocess.Popen(
@@ -45,6 +46,7 @@ def start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
             stderr=subprocess.PIPE,
             env=ENVIRONMENT,
             start_new_session=True,
+            pass_fds=keep,
         )
     except FileNotFoundError as error:
         raise Failure("missing-program", "%s is not installed (%s)" % (argv[0], error), transient=False) from error

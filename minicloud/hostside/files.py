@@ -97,15 +97,16 @@ def remove_file(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def locked(path: Path, timeout_seconds: float = LOCK_SECONDS) -> Iterator[int]:
     """Hold an exclusive lock named by `path`, among threads and processes; it ends with its holder, even by SIGKILL.
 
-    The lock's file goes with the lock's end, so that locks leave nothing. Raises Failure `busy` (transient) when
-    somebody else holds it for longer than `timeout_seconds`.
+    Yields a descriptor: programs started under the lock should inherit it (`commands.run(keep=...)`), so that where
+    their parent is killed the lock ends no sooner than they do. The lock's file goes with the lock's end, so that locks
+    leave nothing. Raises Failure `busy` (transient) when somebody else holds it for longer than `timeout_seconds`.
     """
     descriptor = _lock(path, time.monotonic() + timeout_seconds)
     try:
-        yield
+        yield descriptor
     finally:
         # Removed while held: whoever waits on this file notices (see _lock) and starts over on a new one.
         remove_file(path)

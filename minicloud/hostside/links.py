@@ -17,9 +17,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 from minicloud.hostside import commands, namespaces, netlink
 from minicloud.hostside.failures import Failure
@@ -89,22 +90,17 @@ def exist(wanted: Goal) -> bool:
     return all(_exists(name) for name in names)
 
 
-def render_removal(old: Goal, new: Goal) -> List[str]:
-    """Return the lines that take away what `old` has and `new` has not, or has otherwise. Each may fail alone."""
-    lines = []
-    for ip, uplink in sorted(old["public"].items()):
-        if ip not in new["public"]:
-            lines.append(f"route del {ip}/32 dev {old['transit']['transit_veth']}")
-        if uplink is not None and new["public"].get(ip) != uplink:
-            lines.append(f"neigh del proxy {ip} dev {uplink}")
+def stale_links(old: Goal, new: Goal) -> List[str]:
+    """Return the host's links that `old` has and `new` has not, or has otherwise; the other ends go with them."""
+    names = []
     for bridge, subnet in sorted(old["subnets"].items()):
         if new["subnets"].get(bridge) != subnet:
-            lines.append(f"link del dev {subnet['bridge_veth']}")
+            names.append(subnet["bridge_veth"])
         if bridge not in new["subnets"]:
-            lines.append(f"link del dev {bridge}")
+            names.append(bridge)
     if old["transit"] is not None and old["transit"] != new["transit"]:
-        lines.append(f"link del dev {old['transit']['transit_veth']}")
-    return lines
+        names.append(old["transit"]["transit_veth"])
+    return names
 
 
 def difference(old: Goal, new: Goal) -> Goal:
@@ -176,25 +172,31 @@ def render_router(part: Goal) -> List[str]:
     return lines
 
 
-def apply(old: Goal, new: Goal, trusted: bool) -> None:
-    """Turn `old` into `new`. Not `trusted`: parts of both may or may not be there. Raises Failure, halfway perhaps."""
-    removal = render_removal(old, new)
-    if removal:
-        # Some of it may be gone already, so a refusal says little; what matters is what is left.
-        commands.run(["ip", "-force", "-batch", "-"], _text(removal), accepted=(0, 1, 2))
-        left = [line.split()[-1] for line in removal if line.startswith("link del") and _exists(line.split()[-1])]
-        if left:
-            raise Failure("network-refused", f"links remain: {' '.join(left)}", transient=True)
+def apply(old: Goal, new: Goal, trusted: bool, lock: int) -> None:
+    """Turn `old` into `new`, under a lock (files.locked). Raises Failure, halfway perhaps.
+
+    Not `trusted`: parts of both may or may not be there.
+    """
+    with _refusals(f"taking public addresses from {(old['transit'] or {}).get('netns')}"):
+        _withdraw_public_addresses(old, new)
+    doomed = [name for name in stale_links(old, new) if _exists(name)]
+    if doomed:
+        commands.run(["ip", "-batch", "-"], _text([f"link del dev {name}" for name in doomed]), keep=(lock,))
     if new["transit"] is None:
         return
     part = difference(old if trusted else NOTHING, new)
     netns = new["transit"]["netns"]
     making = render_links(part, netns, {name for name in _names(part) if _exists(name)})
     if making:
-        commands.run(["ip", "-batch", "-"], _text(making))
+        commands.run(["ip", "-batch", "-"], _text(making), keep=(lock,))
     if part["transit"] is not None or part["subnets"]:
-        together([lambda: _configure_host(part), lambda: namespaces.inside(netns, lambda: _configure_router(part))])
-    if part["public"]:
+        together(
+            [
+                lambda: _configure_host(part, lock),
+                lambda: namespaces.inside(netns, lambda: _configure_router(part, lock)),
+            ]
+        )
+    with _refusals(f"leading public addresses to {netns}"):
         _lead_public_addresses(part["public"], new["transit"])
 
 
@@ -208,7 +210,7 @@ def default_uplink() -> Optional[str]:
     return best[0] if best else None
 
 
-def _configure_router(part: Goal) -> None:
+def _configure_router(part: Goal, lock: int) -> None:
     if part["transit"] is not None:
         for key, value in _ROUTER_SYSCTLS.items():
             _set(key, value)
@@ -219,10 +221,10 @@ def _configure_router(part: Goal) -> None:
         name = subnet["router_veth"]
         _set(f"net/ipv4/conf/{name}/proxy_arp_pvlan", "1")
         _set(f"net/ipv4/neigh/{name}/proxy_delay", "0")
-    commands.run(["ip", "-batch", "-"], _text(render_router(part)))
+    commands.run(["ip", "-batch", "-"], _text(render_router(part)), keep=(lock,))
 
 
-def _configure_host(part: Goal) -> None:
+def _configure_host(part: Goal, lock: int) -> None:
     transit = part["transit"]
     if transit is not None:
         _set(f"net/ipv4/conf/{transit['transit_veth']}/forwarding", "1")
@@ -230,23 +232,36 @@ def _configure_host(part: Goal) -> None:
         uplink = default_uplink()
         if uplink is not None:
             _use_uplink(uplink)
-    commands.run(["ip", "-batch", "-"], _text(render_host(part, os.path.exists("/proc/sys/net/ipv6"))))
+    lines = render_host(part, os.path.exists("/proc/sys/net/ipv6"))
+    commands.run(["ip", "-batch", "-"], _text(lines), keep=(lock,))
+
+
+def _withdraw_public_addresses(old: Goal, new: Goal) -> None:
+    for ip, uplink in old["public"].items():
+        if ip not in new["public"]:
+            netlink.delete_route(ip, old["transit"]["transit_veth"])
+        if uplink is not None and new["public"].get(ip) != uplink:
+            netlink.delete_proxy(ip, uplink)
 
 
 def _lead_public_addresses(public: Dict[str, Optional[str]], transit: Dict[str, str]) -> None:
     for name in sorted({uplink for uplink in public.values() if uplink is not None}):
         _use_uplink(name)
+    for ip, uplink in public.items():
+        netlink.replace_route(ip, transit["router_transit_ip"], transit["transit_veth"])
+        if uplink is not None:
+            netlink.replace_proxy(ip, uplink)
+    if public:
+        # Nobody waits for it: closing the socket it takes costs a pause of the kernel's, tens of milliseconds.
+        threading.Thread(target=_announce, args=(dict(public),), name="announce", daemon=True).start()
+
+
+@contextmanager
+def _refusals(doing: str) -> Iterator[None]:
     try:
-        for ip, uplink in public.items():
-            netlink.replace_route(ip, transit["router_transit_ip"], transit["transit_veth"])
-            if uplink is not None:
-                netlink.replace_proxy(ip, uplink)
+        yield
     except OSError as error:
-        raise Failure(
-            "network-refused", f"cannot lead public addresses to {transit['netns']}: {error}", True
-        ) from error
-    # Nobody waits for it: closing the socket it takes costs a pause of the kernel's, tens of milliseconds.
-    threading.Thread(target=_announce, args=(dict(public),), name="announce", daemon=True).start()
+        raise Failure("network-refused", f"{doing}: {error}", transient=True) from error
 
 
 def _announce(public: Dict[str, Optional[str]]) -> None:

@@ -30,22 +30,22 @@ _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def ensure_namespace(name: str) -> bool:
-    """Make a namespace unless there is one; True if it was made."""
+def ensure_namespace(name: str, lock: int) -> bool:
+    """Make a namespace unless there is one, under a lock (files.locked); True if it was made."""
     if inode(name) is not None:
         return False
     # What a killed `ip netns add` or an unclean shutdown left: a plain file, which `add` would refuse.
     files.remove_file(FOLDER / name)
-    commands.run(["ip", "netns", "add", name])
+    commands.run(["ip", "netns", "add", name], keep=(lock,))
     return True
 
 
-def ensure_no_namespace(name: str) -> None:
-    """End a namespace and every process in it; the links in it go too, some time later (the kernel defers it)."""
+def ensure_no_namespace(name: str, lock: int) -> None:
+    """End a namespace and every process in it, under a lock; the kernel takes its links away some time later."""
     number = inode(name)
     if number is not None:
         end_processes(number)
-        commands.run(["ip", "netns", "delete", name])
+        commands.run(["ip", "netns", "delete", name], keep=(lock,))
         end_processes(number)
     else:
         files.remove_file(FOLDER / name)

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 _NETLINK_NETFILTER = 12
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -19,7 +19,7 @@ _NFT_GET_GENERATION = (10 << 8) | 16
 _CT_GET, _CT_DELETE = (1 << 8) | 1, (1 << 8) | 2
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_ZONE = 1, 2, 12, 18
 _NESTED = 0x8000
-_RTM_NEWROUTE, _RTM_NEWNEIGH = 24, 28
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWNEIGH, _RTM_DELNEIGH = 24, 25, 28, 29
 _F_REPLACE, _F_CREATE = 0x100, 0x400
 _TABLE_MAIN, _PROTOCOL_STATIC, _UNICAST = 254, 4, 1
 _RTA_DESTINATION, _RTA_INTERFACE, _RTA_GATEWAY, _NDA_DESTINATION = 1, 4, 5, 1
@@ -101,19 +101,51 @@ def delete_connections(doomed: Iterable[Connection]) -> int:
 
 
 def replace_route(address: str, gateway: str, interface: str) -> None:
-    """Lead one address over a gateway on an interface, whatever led it elsewhere before."""
-    body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, 0, _UNICAST, 0)
-    body += _attribute(_RTA_DESTINATION, socket.inet_aton(address))
-    body += _attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
-    body += _attribute(_RTA_INTERFACE, struct.pack("=I", socket.if_nametoindex(interface)))
-    _order(_RTM_NEWROUTE, _F_CREATE | _F_REPLACE, body)
+    """Lead one address over a gateway on an interface, whatever led it elsewhere before. Raises OSError."""
+    gateway_part = _attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
+    _order(_RTM_NEWROUTE, _F_CREATE | _F_REPLACE, _route(address, interface) + gateway_part)
+
+
+def delete_route(address: str, interface: str) -> None:
+    """Lead one address over an interface no more; none that did is fine. Raises OSError."""
+    _forget(lambda: _order(_RTM_DELROUTE, 0, _route(address, interface)))
 
 
 def replace_proxy(address: str, interface: str) -> None:
-    """Answer ARP for an address on an interface."""
-    index = socket.if_nametoindex(interface)
-    body = struct.pack("=BxxxiHBB", socket.AF_INET, index, _PERMANENT, _NTF_PROXY, 0)
-    _order(_RTM_NEWNEIGH, _F_CREATE | _F_REPLACE, body + _attribute(_NDA_DESTINATION, socket.inet_aton(address)))
+    """Answer ARP for an address on an interface. Raises OSError."""
+    _order(_RTM_NEWNEIGH, _F_CREATE | _F_REPLACE, _proxy(address, interface))
+
+
+def delete_proxy(address: str, interface: str) -> None:
+    """Answer ARP for an address on an interface no more; not having done so is fine. Raises OSError."""
+    _forget(lambda: _order(_RTM_DELNEIGH, 0, _proxy(address, interface)))
+
+
+def _route(address: str, interface: str) -> bytes:
+    body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, 0, _UNICAST, 0)
+    body += _attribute(_RTA_DESTINATION, socket.inet_aton(address))
+    return body + _attribute(_RTA_INTERFACE, struct.pack("=I", _index(interface)))
+
+
+def _proxy(address: str, interface: str) -> bytes:
+    body = struct.pack("=BxxxiHBB", socket.AF_INET, _index(interface), _PERMANENT, _NTF_PROXY, 0)
+    return body + _attribute(_NDA_DESTINATION, socket.inet_aton(address))
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:  # which comes without a number
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), interface) from None
+
+
+def _forget(order: Callable[[], None]) -> None:
+    try:
+        order()
+    except OSError as error:
+        # What is gone went by itself, or with its interface.
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.ENXIO):
+            raise
 
 
 def announce_address(interface: str, address: str) -> None:

@@ -111,8 +111,8 @@ def dnsmasq_config(folder: Path) -> Optional[Path]:
 
 def _ensure_routers(folder: Path, names: List[str]) -> None:
     for name in names:
-        with files.locked(files.ensure_folder(folder / "locks", 0o700) / name):
-            _Router(folder, name).apply()
+        with files.locked(files.ensure_folder(folder / "locks", 0o700) / name) as lock:
+            _Router(folder, name, lock).apply()
 
 
 def _refuse_conflicts(wanted: List[Plan], held: List[Plan]) -> None:
@@ -132,9 +132,10 @@ def _refuse_conflicts(wanted: List[Plan], held: List[Plan]) -> None:
 class _Router:
     """One router, while its lock is held."""
 
-    def __init__(self, state_folder: Path, name: str) -> None:
+    def __init__(self, state_folder: Path, name: str, lock: int) -> None:
         self._state_folder = state_folder
         self._name = name
+        self._lock = lock
         self._folder = metadata.router_folder(state_folder, name)
         self._record_path = self._folder / "applied.json"
         record = files.read_json(self._record_path)
@@ -149,9 +150,9 @@ class _Router:
         # The newest plan speaks for what all ports of a router share.
         plans.sort(key=lambda plan: _written_at(self._state_folder, plan), reverse=True)
         self._write_files(plans)
-        if namespaces.ensure_namespace(self._name):
+        if namespaces.ensure_namespace(self._name, self._lock):
             # Links to a namespace that somebody deleted are dying: gone for sure before new ones take their names.
-            links.apply(self._record.get("links", links.NOTHING), links.NOTHING, trusted=False)
+            links.apply(self._record.get("links", links.NOTHING), links.NOTHING, trusted=False, lock=self._lock)
             self._record = {}
         router = nft.router(plans)
         before = dict(self._record)
@@ -196,7 +197,7 @@ class _Router:
         # Told before it is done: whatever a killed call leaves is in the record, to be completed or removed.
         self._record.update(links=links.union(old, goal), linked=False)
         self._write_record()
-        links.apply(old, goal, trusted)
+        links.apply(old, goal, trusted, self._lock)
         self._record.update(links=goal, linked=True)
 
     def _end_connections(self, before: Record, router: nft.Router, plans: List[Plan]) -> None:
@@ -215,8 +216,8 @@ class _Router:
         supervision.ensure_no_router(self._state_folder, self._name)
         _apply_host_rules(self._state_folder)
         old = self._record.get("links", links.NOTHING)
-        links.apply(old, links.NOTHING, trusted=False)
-        namespaces.ensure_no_namespace(self._name)
+        links.apply(old, links.NOTHING, trusted=False, lock=self._lock)
+        namespaces.ensure_no_namespace(self._name, self._lock)
         # Once more: somebody may have asked for its servers until just now. From here on there is no namespace.
         supervision.ensure_no_router(self._state_folder, self._name)
         _end_concerning(set(old["public"]))

@@ -136,7 +136,8 @@ class ScratchHost:
         found = {}
         for pid in self.run("ip", "netns", "pids", netns).stdout.split():
             words = self.run("cat", f"/proc/{pid}/cmdline", check=False).stdout
-            found[int(pid)] = words.replace("\0", " ").strip()
+            if words:  # what has none is dead already, only not buried yet
+                found[int(pid)] = words.replace("\0", " ").strip()
         return found
 
     def kill(self, pid: int) -> None:
