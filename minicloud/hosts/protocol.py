@@ -44,7 +44,10 @@ class Host(Protocol):
         """Take the named ports, files and console away; absent ones are fine. Never call while QEMU lives."""
 
     def ensure_domain(self, spec: DomainSpec, epoch: int) -> DomainStatus:
-        """Define the domain and start it unless it is active already. A paused, half-started domain is not `running`."""
+        """Define the domain; start it unless it is active; let it run where it was paused or its start broke off.
+
+        A guest that waits for room in its pool stays `paused`.
+        """
 
     def ensure_no_domain(self, instance_id: str, epoch: int) -> DomainStatus:
         """Destroy and undefine the domain. Its PID may outlive the call: poll domain_status until `pid` is None."""
