@@ -14,6 +14,7 @@ import os
 import secrets
 import sys
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from minicloud.config import Config
 from minicloud.controller.context import Context
 from minicloud.controller.engine import Engine
 from minicloud.controller.events import EventPump
+from minicloud.controller.programs.image_copy import ImageCopyProgram
 from minicloud.controller.programs.image_import import ImportProgram
 from minicloud.controller.programs.instance import InstanceProgram
 from minicloud.controller.signals import EventSignals
@@ -147,6 +149,7 @@ def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
     local_session = HostSession("controller", LocalTransport(), clock)
     stack.callback(local_session.close)
     signals = EventSignals()
+    snapshots = _Snapshots(objects, config, clock)
     context = Context(
         store=store,
         hosts=directory,
@@ -155,9 +158,10 @@ def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
         config=config,
         clock=clock,
         incarnation=secrets.token_hex(8),
-        fill_arguments=_FillArguments(objects, config, clock),
+        fill_arguments=snapshots.fill_arguments,
+        copy_snapshot=snapshots.copy,
     )
-    worker = Worker(Engine(context, [InstanceProgram(), ImportProgram()]), config.workers)
+    worker = Worker(Engine(context, [InstanceProgram(), ImportProgram(), ImageCopyProgram()]), config.workers)
     pump = EventPump(store, directory, signals, clock)
     changes = ChangeHub()
     store.on_commit(changes.notify)
@@ -198,17 +202,18 @@ def _sync_hosts(store: Store, directory: LibvirtHostDirectory) -> None:
         directory.remove(host_id)
 
 
-class _FillArguments:
-    """Renders the arguments of `fill_base`, with errors as the controller's programs know them."""
+class _Snapshots:
+    """What the controller's programs want of the object store, with errors as they know them."""
 
     def __init__(self, objects: ObjectStore, config: Config, clock: Clock) -> None:
         self._objects = objects
         self._config = config
         self._clock = clock
 
-    def __call__(self, snapshot: Snapshot, path: str) -> dict[str, object]:
+    def fill_arguments(self, snapshot: Snapshot, path: str) -> dict[str, object]:
+        """Return the arguments of the host job `fill_base`. Raises PermanentError, TransientError."""
         expires_at = self._clock.now_us() // MICROSECONDS + BLOCK_URL_SECONDS
-        try:
+        with _as_host_errors(snapshot.id):
             return render_fill_arguments(
                 self._objects,
                 snapshot.id,
@@ -217,10 +222,21 @@ class _FillArguments:
                 self._config.endpoint_url,
                 expires_at,
             )
-        except ObjectError as error:
-            raise PermanentError("Server.InternalError", f"{snapshot.id}: {error}") from error
-        except OSError as error:
-            raise TransientError(f"the object store cannot be read: {error}") from error
+
+    def copy(self, source_id: str, target_id: str) -> None:
+        """Give a snapshot's content a second name. Raises PermanentError, TransientError."""
+        with _as_host_errors(source_id):
+            self._objects.copy_snapshot(source_id, target_id)
+
+
+@contextlib.contextmanager
+def _as_host_errors(snapshot_id: str) -> Iterator[None]:
+    try:
+        yield
+    except ObjectError as error:
+        raise PermanentError("Server.InternalError", f"{snapshot_id}: {error}") from error
+    except OSError as error:
+        raise TransientError(f"the object store cannot be used: {error}") from error
 
 
 class _HostProber:

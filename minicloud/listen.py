@@ -46,6 +46,7 @@ async def listen(config: Config, doors: Doors) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         date_header=True,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
@@ -58,6 +59,7 @@ async def listen(config: Config, doors: Doors) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
     with contextlib.ExitStack() as sockets:

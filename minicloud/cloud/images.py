@@ -186,14 +186,23 @@ def copy_image(cloud: Cloud, caller: Caller, request: CopyRequest) -> Image:
             account_id=caller.account_id,
             name=request.name,
             description=request.description if request.description is not None else source.description,
+            state=ImageState.PENDING,
             public=False,
             allowed_account_ids=(),
             source_image_id=source.id,
             source_region=request.source_region,
             created_us=tx.now_us,
         )
-        copy = replace(copy, block_devices=_copy_snapshots(cloud, tx, caller, source, copy, request))
+        made = _copy_snapshots(cloud, tx, caller, source, copy, request)
+        copy = replace(
+            copy,
+            block_devices=tuple(
+                replace(one, snapshot_id=made[one.snapshot_id]) if one.snapshot_id else one
+                for one in source.block_devices
+            ),
+        )
         tx.images.insert(copy)
+        tx.add_task(copy.id, "image_copy", "copy", {"sources": {new: original for original, new in made.items()}})
         # Tags that another account gave its image are that account's alone (EC2 API reference, CopyImageTags).
         copies_tags = request.copy_tags and source.account_id == caller.account_id
         copied = tx.tags.of([source.id]).get(source.id, {}) if copies_tags else {}
@@ -209,14 +218,20 @@ def copy_image(cloud: Cloud, caller: Caller, request: CopyRequest) -> Image:
 
 def _copy_snapshots(
     cloud: Cloud, tx: Tx, caller: Caller, source: Image, copy: Image, request: CopyRequest
-) -> tuple[BlockDevice, ...]:
-    """Give the copy snapshots of its own, so that either image may go without the other. Blocks are not copied."""
+) -> dict[str, str]:
+    """Give the copy snapshots of its own, so that either image may go without the other. Blocks are not copied.
+
+    Returns new snapshot ids by those of their originals; the controller completes them.
+    """
     made: dict[str, str] = {}
     for original in tx.snapshots.where(id={one.snapshot_id for one in source.block_devices if one.snapshot_id}):
         snapshot = replace(
             original,
             id=cloud.make_id(ids.SNAPSHOT),
             account_id=caller.account_id,
+            state=SnapshotState.PENDING,
+            progress_percent=0,
+            completed_us=None,
             description=f"Copied for DestinationAmi {copy.id} from SourceAmi {source.id} for SourceSnapshot "
             f"{original.id}.",
             created_us=tx.now_us,
@@ -224,9 +239,7 @@ def _copy_snapshots(
         tx.snapshots.insert(snapshot)
         tx.tags.set(snapshot.id, request.tags.get(SNAPSHOTS.tag_type, {}))
         made[original.id] = snapshot.id
-    return tuple(
-        replace(one, snapshot_id=made[one.snapshot_id]) if one.snapshot_id else one for one in source.block_devices
-    )
+    return made
 
 
 def describe_images(

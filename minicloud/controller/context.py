@@ -41,6 +41,7 @@ class Context:
     """Everything a step of a program may touch. `incarnation` names this run of the controller.
 
     `fill_arguments(snapshot, path)` is what the host job `fill_base` needs to bring a snapshot's content to a path.
+    `copy_snapshot(source id, new id)` gives content a second name in the object store; it may be repeated.
     """
 
     store: Store
@@ -51,6 +52,7 @@ class Context:
     clock: Clock
     incarnation: str
     fill_arguments: Callable[[Snapshot, str], dict[str, object]]
+    copy_snapshot: Callable[[str, str], None]
 
     def read(self, fn: Callable[[Tx], T]) -> T:
         """Read rows in one transaction, which is closed before any host is called."""

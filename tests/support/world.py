@@ -8,11 +8,10 @@ no path around the use cases or the engine escapes them.
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,19 +19,20 @@ from typing import Any, TypeVar
 from support import rows as make
 
 from minicloud.clock import Clock, ManualClock
-from minicloud.cloud import bootstrap, hosts, instances, zones
+from minicloud.cloud import bootstrap, hosts, images, instances, zones
 from minicloud.cloud.context import Caller, Cloud
 from minicloud.cloud.instance_types import load_instance_types
 from minicloud.config import Config, Deadlines
 from minicloud.controller.context import Context
 from minicloud.controller.engine import Engine
 from minicloud.controller.events import SURVEY_SECONDS, EventPump
+from minicloud.controller.programs.image_copy import ImageCopyProgram
 from minicloud.controller.programs.image_import import ImportProgram
 from minicloud.controller.programs.instance import InstanceProgram
 from minicloud.controller.signals import EventSignals
-from minicloud.errors import ApiError, HostError, StoreError
+from minicloud.errors import ApiError, HostError, PermanentError, StoreError, TransientError
 from minicloud.hosts.fake import FakeHost, FakeHostDirectory, Guest
-from minicloud.hosts.fake_faults import NO_FAULTS, ControllerCrash, Faults
+from minicloud.hosts.fake_faults import NO_FAULTS, ControllerCrash, Fault, Faults
 from minicloud.model.plans import HostEvent
 from minicloud.model.resources import BlockDevice, ImportTask, Instance, Task
 from minicloud.model.states import LEGAL_TRANSITIONS, ImageState, InstanceState, SnapshotState
@@ -47,7 +47,7 @@ REST_SECONDS = 4000.0
 
 T = TypeVar("T")
 
-PROGRAMS = (InstanceProgram, ImportProgram)
+PROGRAMS = (InstanceProgram, ImportProgram, ImageCopyProgram)
 
 
 class World:
@@ -104,6 +104,8 @@ class World:
                 )
             )
         self.jobs = FakeHost("controller", self.clock, faults=self.faults, sleep=self.clock.advance)
+        # Snapshots that copies made in the object store.
+        self.manifests: set[str] = set()
         self.directory = FakeHostDirectory(self.hosts)
         self.events: deque[HostEvent] = deque()
         self.directory.subscribe(self.events.append)
@@ -165,6 +167,11 @@ class World:
         self.store.write(decide)
         return task.id
 
+    def copy_image(self) -> str:
+        """CopyImage of the image under a new name; returns the copy's id."""
+        name = f"copy{next(self._ids)}"
+        return images.copy_image(self.cloud, self.caller, images.CopyRequest(name, IMAGE_ID, REGION)).id
+
     # What befalls it
 
     def fail_jobs(self, *codes: str) -> None:
@@ -215,6 +222,7 @@ class World:
                 "size_bytes": snapshot.virtual_size_bytes,
                 "blocks": [],
             },
+            copy_snapshot=self._copy_snapshot,
         )
         self.engine = Engine(context, [program() for program in PROGRAMS])
         self.running = {}
@@ -259,8 +267,12 @@ class World:
         self.trace.append((task.kind, task.step))
         incarnation = self.incarnation
         try:
-            self.before_step(task)
-            following = self.engine.step(task)
+            try:
+                self.before_step(task)
+                following = self.engine.step(task)
+            finally:
+                # What befalls a step's commit befalls no other.
+                self.store.before_write = self.store.after_write = lambda: None
         except ControllerCrash as crash:
             self.note(f"{task_id} {task.step}: {crash}")
             self.crash()
@@ -360,6 +372,21 @@ class World:
     def close(self) -> None:
         """Give the store back; the world is over."""
         _idle_stores.append(self.store)
+
+    def _copy_snapshot(self, source_id: str, snapshot_id: str) -> None:
+        """Give content a second name, in an object store that is only names and suffers what calls suffer."""
+        fault = self.faults.choose("objects", "copy_snapshot", snapshot_id)
+        if fault in (Fault.CRASH_BEFORE, Fault.CRASH_HALFWAY):
+            raise ControllerCrash(f"before copy_snapshot {snapshot_id}")
+        if fault in (Fault.TRANSIENT, Fault.HALFWAY, Fault.HANG):
+            raise TransientError(f"copy_snapshot {snapshot_id}: injected")
+        if fault is Fault.PERMANENT:
+            raise PermanentError("Server.InternalError", f"copy_snapshot {snapshot_id}: injected")
+        self.manifests.add(snapshot_id)
+        if fault is Fault.CRASH_AFTER:
+            raise ControllerCrash(f"after copy_snapshot {snapshot_id}")
+        if fault is Fault.LOST_REPLY:
+            raise TransientError(f"copy_snapshot {snapshot_id}: the reply was lost")
 
     def _make_id(self, prefix: str) -> str:
         return make.number(prefix, next(self._ids))
@@ -530,6 +557,8 @@ class Rows:
     pools: tuple[Any, ...]
     tasks: tuple[Task, ...]
     import_tasks: tuple[Any, ...]
+    images: tuple[Any, ...]
+    snapshots: tuple[Any, ...]
     tags: dict[str, dict[str, str]]
 
 
@@ -543,15 +572,8 @@ def read_rows(store: Store) -> Rows:
             tuple(tx.pools.where()),
             tuple(tx.tasks.where()),
             tuple(tx.import_tasks.where()),
+            tuple(tx.images.where()),
+            tuple(tx.snapshots.where()),
             tx.tags.all(),
         )
     )
-
-
-def quiet() -> None:
-    """The controller logs every injected failure, which is right, and thousands of them help nobody."""
-    logging.getLogger("minicloud").setLevel(logging.CRITICAL)
-
-
-def names_of(found: Iterable[Any]) -> set[str]:
-    return {each.id for each in found}

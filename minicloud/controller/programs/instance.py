@@ -41,7 +41,6 @@ OFF_POLL_SECONDS = 5.0
 GONE_POLL_SECONDS = 0.25
 BOOT_ATTEMPTS = 5
 
-USER_SHUTDOWN = StateReason("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 GUEST_SHUTDOWN = StateReason(
     "Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown"
 )

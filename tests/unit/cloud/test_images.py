@@ -196,7 +196,7 @@ def test_a_copy_has_snapshots_of_its_own_and_the_same_blocks(bare: BareCloud) ->
     with bare.one_transaction():
         made = copy(bare, tags={"image": {"a": "1"}, "snapshot": {"b": "2"}})
     assert (made.name, made.source_image_id, made.source_region, made.state) == (
-        "second", IMAGE_ID, "lab-1", ImageState.AVAILABLE,
+        "second", IMAGE_ID, "lab-1", ImageState.PENDING,
     )  # fmt: skip
     (device,) = made.block_devices
     assert device.snapshot_id is not None
@@ -209,8 +209,18 @@ def test_a_copy_has_snapshots_of_its_own_and_the_same_blocks(bare: BareCloud) ->
         f"Copied for DestinationAmi {made.id} from SourceAmi {IMAGE_ID} for SourceSnapshot {SNAPSHOT_ID}."
     )
     assert (bare.tags(made.id), bare.tags(new.id)) == ({"a": "1"}, {"b": "2"})
+    task = bare.store.read(lambda tx: tx.tasks.get(made.id))
+    assert (task.kind, task.step, task.facts) == ("image_copy", "copy", {"sources": {new.id: SNAPSHOT_ID}})
+
+
+def test_a_copy_outlives_its_source(bare: BareCloud) -> None:
+    made = copy(bare)
+    (device,) = made.block_devices
+    assert device.snapshot_id is not None
+    bare.store.write(lambda tx: tx.images.update(made.id, state=ImageState.AVAILABLE))
+    bare.store.write(lambda tx: tx.snapshots.update(device.snapshot_id, state=SnapshotState.COMPLETED))
     images.deregister_image(bare.cloud, ROOT, IMAGE_ID)
-    assert bare.run_one(image_id=made.id).attachments[0][1].snapshot_id == new.id
+    assert bare.run_one(image_id=made.id).attachments[0][1].snapshot_id == device.snapshot_id
 
 
 def test_a_copy_is_private_and_the_copiers(bare: BareCloud) -> None:

@@ -236,7 +236,10 @@ def test_a_copy_is_an_image_of_its_own(front: Any, ec2: Any, run: Any, refused: 
     assert ebs["SnapshotId"] != build.SNAPSHOT_ID
     snapshots = {row.id: row for row in front.cloud.store.read(lambda tx: tx.snapshots.where())}
     assert snapshots[ebs["SnapshotId"]].manifest_digest == snapshots[build.SNAPSHOT_ID].manifest_digest
+    refused("InvalidAMIID.Unavailable", ec2.run_instances, ImageId=copy_id, MinCount=1, MaxCount=1)
     ec2.deregister_image(ImageId=build.IMAGE_ID)
+    front.cloud.store.write(lambda tx: tx.images.update(copy_id, state=ImageState.AVAILABLE))
+    front.cloud.store.write(lambda tx: tx.snapshots.update(ebs["SnapshotId"], state=SnapshotState.COMPLETED))
     run(ImageId=copy_id)
     refused("InvalidAMIName.Duplicate", ec2.copy_image, **{**parameters, "SourceImageId": copy_id})
     refused("InvalidAMIID.Unavailable", ec2.copy_image, **{**parameters, "Name": "third"})
