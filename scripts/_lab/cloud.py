@@ -18,7 +18,7 @@ from typing import Any
 from _lab import machines
 from _lab import plan as plans
 from _lab import state as states
-from _lab.progress import Stages
+from _lab.progress import Stages, count
 from _lab.state import LabError, LabState
 
 REGION = "lab-1"
@@ -79,7 +79,7 @@ def bring_up(state: LabState, stages: Stages) -> None:
             prepare(state)
         with stages("starting the daemon"):
             start_daemon(state)
-        with stages(f"adding {len(state.plan.hosts)} hosts"):
+        with stages(f"adding {count(len(state.plan.hosts), 'host')}"):
             add_hosts(state)
         with stages("building the tiny image"):
             image = finish_image_build(build)

@@ -34,7 +34,7 @@ def choose_index(taken: set[int], routed: set[int]) -> int:
     for index in plans.NETWORK_INDEXES:
         if index not in taken and index not in routed:
             return index
-    raise LabError("no free network is left for another lab: scripts/lab status shows those that are up")
+    raise LabError("no free network is left for another lab: scripts/lab ls shows those that are up")
 
 
 def read_routed_indexes() -> set[int]:

@@ -14,7 +14,7 @@ from typing import Any
 from _lab import cloud, machines, teardown
 from _lab import plan as plans
 from _lab import state as states
-from _lab.progress import Stages
+from _lab.progress import Stages, count
 from _lab.state import Folders, LabError, LabState
 
 DESCRIPTION = """\
@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     down.add_argument("--quiet", action="store_true", help="say only what fails")
     status = commands.add_parser("status", parents=[common], help="hosts, addresses, processes, domains")
     status.add_argument("--json", action="store_true", help="for programs; `enter` is an argv prefix")
+    commands.add_parser("ls", parents=[common], help="names of the labs that are up")
     commands.add_parser("env", parents=[common], help="print export lines that hold inside `exec controller`")
     execute = commands.add_parser("exec", parents=[common], help="run a command inside a host or the controller")
     execute.add_argument("machine", help="host1, host2, … or controller")
@@ -93,9 +94,9 @@ def ensure_lab(folders: Folders, name: str, hosts: int | None, with_cloud: bool,
         state = states.load(folders, name)
         if state and state.is_whole():
             if hosts not in (None, state.plan.host_count):
-                raise LabError(f"lab {name} is up with {state.plan.host_count} hosts; take it down first")
+                raise LabError(f"lab {name} is up with {count(state.plan.host_count, 'host')}; take it down first")
         else:
-            with stages(f"making {host_count} host{'s' * (host_count > 1)} out of namespaces"):
+            with stages(f"making {count(host_count, 'host')} out of namespaces"):
                 teardown.take_down(folders, name)
                 try:
                     state = machines.bring_up(folders, name, host_count)
@@ -139,7 +140,7 @@ def status(folders: Folders, options: argparse.Namespace) -> int:
     for machine in shown["machines"]:
         alive = f"pid {machine['pid']}" if machine["pid"] else "DEAD"
         domains = machine["domains"]
-        text = "" if domains is None else f"{len(domains)} domains" + (": " if domains else "") + ", ".join(domains)
+        text = "" if domains is None else count(len(domains), "domain") + (": " if domains else "") + ", ".join(domains)
         print(f"  {machine['name']:<11} {machine['address']:<14} {alive:<12} {text}".rstrip())
     return 0 if state.is_whole() else 1
 
@@ -191,6 +192,12 @@ def describe(state: LabState) -> dict[str, Any]:
     }
 
 
+def list_names(folders: Folders, options: argparse.Namespace) -> int:
+    for name in states.list_labs(folders):
+        print(name)
+    return 0
+
+
 def env(folders: Folders, options: argparse.Namespace) -> int:
     state = load(folders, options.name)
     if not state.cloud.get("ready"):
@@ -209,4 +216,4 @@ def execute(folders: Folders, options: argparse.Namespace) -> int:
     os.execvp(entry[0], [*entry, *argv])
 
 
-COMMANDS = {"up": up, "down": down, "status": status, "env": env, "exec": execute}
+COMMANDS = {"up": up, "down": down, "status": status, "ls": list_names, "env": env, "exec": execute}

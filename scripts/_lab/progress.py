@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 
+def count(number: int, noun: str) -> str:
+    """Return "1 host", "2 hosts"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass
 class Stages:
     """`times` lists (stage, seconds). Nothing is shown when `quiet`; `clock` counts seconds."""

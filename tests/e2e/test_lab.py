@@ -52,7 +52,8 @@ def scripts_lab(*arguments: str, timeout: float = 120) -> subprocess.CompletedPr
 def lab_name() -> Iterator[str]:
     if os.geteuid() != 0:
         pytest.skip("the lab is made of namespaces, which only root may make")
-    name = f"t{uuid.uuid4().hex[:8]}"
+    # Below the name of the run, so that scripts/test finds it should pytest be killed.
+    name = f"{os.environ.get('MINICLOUD_TEST_LAB', f'test-{os.getpid()}')[:20]}-{uuid.uuid4().hex[:8]}"
     yield name
     assert scripts_lab("down", "--name", name).returncode == 0
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from _lab import cloud as lab_cloud
 from _lab import plan, state
-from _lab.progress import Stages
+from _lab.progress import Stages, count
 from _quickstart import decide, main, places
 from _quickstart.decide import Facts
 
@@ -168,6 +168,11 @@ def test_a_machine_that_has_a_minicloud_is_left_alone(tmp_path: Path, monkeypatc
         place.up(Stages(quiet=True))
     place.down(Stages(quiet=True))
     assert (tmp_path / "etc" / "minicloud.yaml").read_text() == "region: mine-1\n"
+
+
+@pytest.mark.parametrize(("number", "shown"), [(0, "0 hosts"), (1, "1 host"), (2, "2 hosts")])
+def test_things_are_counted_in_english(number: int, shown: str) -> None:
+    assert count(number, "host") == shown
 
 
 def test_stages_are_timed_and_a_failed_one_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:

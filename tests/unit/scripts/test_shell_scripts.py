@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,15 +40,26 @@ class Checkout:
         program.chmod(0o755)
         Path(f"{program}.does").write_text(does)
 
-    def run(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, before: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.programs}:{os.environ['PATH']}"
         return subprocess.run(
-            [str(self.folder / argv[0]), *argv[1:]],
+            [*before, str(self.folder / argv[0]), *argv[1:]],
             env={**os.environ, "PATH": path, "CALLS": str(self.calls_file), **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
+        )
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        path = f"{self.programs}:{os.environ['PATH']}"
+        return subprocess.Popen(
+            [str(self.folder / argv[0]), *argv[1:]],
+            env={**os.environ, "PATH": path, "CALLS": str(self.calls_file)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
     def calls(self) -> list[str]:
@@ -99,27 +112,55 @@ def test_check_without_a_venv_says_what_to_run(checkout: Checkout) -> None:
     assert "scripts/setup" in result.stderr
 
 
+# `ls` names a lab of another run, of one whose number begins the same, of this run (twice), and one that is nobody's.
+LAB = """
+import os, sys
+open(os.environ["CALLS"], "a").write(f"lab {' '.join(sys.argv[1:])}\\n")
+if sys.argv[1] == "ls":
+    run = os.environ["MINICLOUD_TEST_LAB"]
+    print(f"test-1-cloud {run}0 {run} {run}-cloud lab".replace(" ", "\\n"))
+"""
+
+
 def make_test_tools(checkout: Checkout) -> None:
-    for name in ("setup", "check", "lab"):
+    for name in ("setup", "check"):
         checkout.stand_in(f"scripts/{name}")
-    # scripts/test starts the lab by the system's python3, whatever the stand-in is written in.
-    (checkout.folder / "scripts" / "lab").write_text(
-        "import os, sys\nopen(os.environ['CALLS'], 'a').write('lab down\\n')\n"
-    )
+    # scripts/test calls the lab by the system's python3.
+    (checkout.folder / "scripts" / "lab").write_text(LAB)
     checkout.stand_in(".venv/bin/python", "echo '1 passed in 0.1s'")
 
 
 def test_test_installs_checks_tests_and_cleans_up(checkout: Checkout) -> None:
     make_test_tools(checkout)
+    checkout.stand_in(".venv/bin/python", 'echo "1 passed in $MINICLOUD_TEST_LAB"')
     result = checkout.run("scripts/test", "-k", "some thing")
     assert result.returncode == 0, result.stderr
+    lab = result.stdout.splitlines()[-1].removeprefix("1 passed in ")
+    ends_labs = ["lab ls", f"lab down --name {lab} --quiet", f"lab down --name {lab}-cloud --quiet"]
     assert checkout.calls() == [
-        "setup ",
+        "setup --test",
         "check --static",
         "python -m pytest --ignore=tests/bench -k some thing",
-        *(["lab down"] * 2 if os.geteuid() == 0 else []),
+        *(ends_labs if os.geteuid() == 0 else []),
     ]
-    assert result.stdout.splitlines()[-1] == "1 passed in 0.1s"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_ended_lets_pytest_clean_up_before_it_ends_labs(checkout: Checkout, number: int) -> None:
+    make_test_tools(checkout)
+    says = "trap 'kill $!; echo cleaned >>$CALLS; exit 2' INT; sleep 30 >/dev/null 2>&1 & echo ready; wait"
+    checkout.stand_in(".venv/bin/python", says)
+    # Only the script gets the signal, as from a service manager.
+    run = checkout.start("scripts/test")
+    assert run.stdout is not None
+    while run.stdout.readline() != "ready\n":
+        assert run.poll() is None
+    run.send_signal(number)
+    run.communicate(timeout=30)
+    assert run.returncode == 2
+    calls = checkout.calls()
+    after = calls[calls.index("cleaned") + 1 :]
+    assert len(after) == (3 if os.geteuid() == 0 else 0)
 
 
 def test_benchmarks_run_when_named(checkout: Checkout) -> None:
@@ -156,7 +197,7 @@ def test_nothing_is_tested_when_setup_fails(checkout: Checkout) -> None:
     make_test_tools(checkout)
     checkout.stand_in("scripts/setup", "exit 1")
     assert checkout.run("scripts/test").returncode == 1
-    assert checkout.calls() == ["setup "]
+    assert checkout.calls() == ["setup --test"]
 
 
 # dpkg-query -W -f FORMAT NAME…: all are installed but those in $ABSENT, of which dpkg never heard.
@@ -209,6 +250,37 @@ def test_setup_takes_what_apt_installed(checkout: Checkout) -> None:
     result = checkout.run("scripts/setup", "--host-only", ABSENT="nftables")
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
+
+
+def test_tests_need_more_than_the_cloud_does(checkout: Checkout) -> None:
+    debian_only()
+    checkout.stand_in("programs/dpkg-query", DPKG_QUERY)
+    checkout.stand_in("programs/apt-get")
+    checkout.stand_in(".venv/bin/python", PIP)
+    absent = "postgresql virtinst"
+    assert checkout.run("scripts/setup", "--host-only", ABSENT=absent).returncode == 0
+    assert checkout.run("scripts/setup", ABSENT=absent).returncode == 0
+    assert not any(call.startswith("apt-get") for call in checkout.calls())
+    result = checkout.run("scripts/setup", "--test", ABSENT="virtinst")
+    assert result.returncode == 1
+    assert "virtinst" in result.stderr
+    refused = checkout.run("scripts/setup", "--host-only", "--test")
+    assert refused.returncode == 1 and "exclude each other" in refused.stderr
+
+
+def test_installing_postgresql_makes_no_database_of_the_machine(checkout: Checkout) -> None:
+    debian_only()
+    if os.geteuid() != 0 or not Path("/etc/postgresql-common").is_dir():
+        pytest.skip("needs root, and /etc/postgresql-common to cover with an empty folder")
+    etc = checkout.folder / "etc"
+    etc.mkdir()
+    inside = Path("/etc/postgresql-common/createcluster.d/minicloud-setup.conf")
+    checkout.stand_in("programs/dpkg-query", DPKG_QUERY)
+    checkout.stand_in("programs/apt-get", f"[[ $* != *install* ]] || cp {inside} {checkout.folder}/seen; exit 0")
+    cover = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/postgresql-common && exec "$@"', str(etc)]
+    checkout.run("scripts/setup", "--test", before=cover, ABSENT="postgresql")
+    assert (checkout.folder / "seen").read_text() == "create_main_cluster = false\n"
+    assert list(etc.iterdir()) == [], "what told the packages so is gone when setup ends"
 
 
 def test_setup_refuses_options_it_does_not_know(checkout: Checkout) -> None:
