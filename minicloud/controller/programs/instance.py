@@ -195,6 +195,14 @@ class InstanceProgram:
         return Hop("destroy" if ends else "unplug", writes=writes)
 
     def _reboot(self, context: Context, task: Task, instance: Instance) -> Verdict:
+        """Ask for a reboot. A guest that hangs cannot be asked: its owner may stop it, or gets it impaired."""
+        if instance.intent is not Intent.RUNNING:
+            return Hop("watch")
+        limit_us = int(context.config.deadlines.guest_reboot_seconds * MICROSECONDS)
+        if task.attempt > 0 and context.clock.now_us() - task.step_started_us > limit_us:
+            raise PermanentError(
+                "Server.InternalError", f"no reboot within {limit_us // MICROSECONDS} s: {task.last_error}"
+            )
         requested = instance.reboot_requested
         context.signals.take(instance.id, REBOOTED)
         _host(context, instance).reboot_domain(instance.id, task.lease_epoch)
