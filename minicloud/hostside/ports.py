@@ -138,7 +138,7 @@ def _check(plan: Plan) -> None:
         _address(plan["public_ip"])
     _check_router(plan["router"])
     _check_subnet(plan["subnet"])
-    if IPv4Address(plan["private_ip"]) not in IPv4Network(plan["subnet"]["cidr"]):
+    if IPv4Address(plan["private_ip"]) not in _network(plan["subnet"]["cidr"]):
         raise _refusal(f"{plan['private_ip']} is not an address of its subnet")
     for group in plan["groups"]:
         _match(group["id"], _ID, "group id")
@@ -153,7 +153,7 @@ def _check(plan: Plan) -> None:
 def _check_router(router: Plan) -> None:
     _match(router["vpc_id"], _ID, "vpc_id")
     _match(router["netns"], _ID, "netns")
-    IPv4Network(router["cidr"])
+    _network(router["cidr"])
     for key in ("transit_veth", "router_transit_veth"):
         _match(router[key], _INTERFACE, key)
     for key in ("host_transit_ip", "router_transit_ip"):
@@ -169,7 +169,8 @@ def _check_subnet(subnet: Plan) -> None:
     _match(subnet["id"], _ID, "subnet id")
     for key in ("bridge", "bridge_veth", "router_veth"):
         _match(subnet[key], _INTERFACE, key)
-    if IPv4Address(subnet["gateway_ip"]) not in IPv4Network(subnet["cidr"]):
+    _address(subnet["gateway_ip"])
+    if IPv4Address(subnet["gateway_ip"]) not in _network(subnet["cidr"]):
         raise _refusal(f"{subnet['gateway_ip']} is not an address of its subnet")
 
 
@@ -182,7 +183,7 @@ def _check_rule(rule: Plan) -> None:
             _number(rule[key], -1, 65535, key)
     if rule["group_id"] is not None:
         _match(rule["group_id"], _ID, "group id")
-    elif rule["cidr"] is None:
+    elif not isinstance(rule["cidr"], str):
         raise _refusal("a rule names neither a CIDR nor a group")
     else:
         ip_network(rule["cidr"], strict=False)
@@ -217,6 +218,12 @@ def _address(value: Any) -> None:
     # str() of what was parsed: only one spelling of an address may ever become a key.
     if not isinstance(value, str) or str(IPv4Address(value)) != value:
         raise _refusal(f"not an address: {value!r:.80}")
+
+
+def _network(value: Any) -> IPv4Network:
+    if not isinstance(value, str) or str(IPv4Network(value)) != value:
+        raise _refusal(f"not a network: {value!r:.80}")
+    return IPv4Network(value)
 
 
 def _each(values: Any, check_one: Callable[[Any], None]) -> None:

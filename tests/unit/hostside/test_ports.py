@@ -47,6 +47,10 @@ REFUSED = [
     ("hostname", "-a"),
     ("router.netns", "../mnt"),
     ("router.cidr", "10.0.0.1/16"),
+    ("router.cidr", "10.0.0.0/255.255.0.0"),
+    ("router.cidr", 10),
+    ("subnet.cidr", False),
+    ("subnet.gateway_ip", 167772417),
     ("router.uplink", "eth0; reboot"),
     ("router.mtu", 100),
     ("router.mtu", True),
@@ -88,6 +92,7 @@ def test_what_could_mean_something_elsewhere_is_refused_for_good(path: str, valu
         {"to_port": 65536},
         {"cidr": "10.0.0.0/33"},
         {"cidr": None},
+        {"cidr": 5},
         {"group_id": "sg }"},
     ],
 )
