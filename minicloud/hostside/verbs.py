@@ -29,6 +29,7 @@ from minicloud.hostside import (
     pools,
     ports,
     processes,
+    qemu_remains,
     supervisor,
 )
 from minicloud.hostside.failures import Failure
@@ -100,6 +101,7 @@ def ensure_no_instance(call: Call, removal: Dict[str, Any], epoch: int) -> None:
         disks.ensure_no_disks(removal["disk_paths"])
         if removal["console_path"] is not None:
             console.ensure_no_console(removal["console_path"])
+            qemu_remains.ensure_no_remains(removal["instance_id"])
             fence.end()
 
 
