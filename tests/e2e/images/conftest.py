@@ -33,6 +33,8 @@ class MetadataServer:
     def __init__(self, tree: MetadataTree) -> None:
         self.tree = tree
         self.requests: list[str] = []
+        # Token requests to answer 503 before the service is there.
+        self.unready_answers = 0
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -48,6 +50,9 @@ class MetadataServer:
 
             def do_PUT(self) -> None:
                 outer.requests.append(f"PUT {self.path}")
+                if outer.unready_answers > 0:
+                    outer.unready_answers -= 1
+                    return self._answer(503, b"")
                 ttl = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds")
                 if self.path != "/latest/api/token" or not ttl:
                     return self._answer(400, b"")

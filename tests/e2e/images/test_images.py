@@ -127,6 +127,15 @@ def test_tiny_without_metadata_still_comes_up(tiny: Path, make_guest: Callable[.
     assert "instance unknown, host name tiny" in guest.console()
 
 
+def test_tiny_waits_for_a_metadata_service_that_is_not_ready(tiny: Path, make_guest: Callable[..., Any]) -> None:
+    guest = make_guest(tiny)
+    guest.metadata.unready_answers = 3
+    guest.start()
+    guest.wait_ssh()
+    guest.wait_console("tiny: ready in")
+    assert guest.ssh("cat /etc/hostname") == "ip-169-254-10-15"
+
+
 def test_tiny_reports_user_data_that_is_no_script(tiny: Path, make_guest: Callable[..., Any]) -> None:
     guest = make_guest(tiny, user_data=b"#cloud-config\n\x00\xff binary")
     guest.start()

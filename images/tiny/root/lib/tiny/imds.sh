@@ -23,21 +23,26 @@ imds_skip_headers() {
 	while read -r imds_header && [ ${#imds_header} -gt 1 ]; do :; done
 }
 
-# imds_open: waits for the service (10 s at most) and takes a token, or none where the service knows no tokens
+# imds_take_token: succeeds when the service answered, with or without a token (one that knows none says 4xx)
+imds_take_token() {
+	imds_request PUT api/token "X-aws-ec2-metadata-token-ttl-seconds: 21600" || return
+	{
+		imds_skip_headers
+		[ "$imds_status" != 200 ] || read -r imds_token
+	} <$imds_folder/reply
+	[ "$imds_status" -lt 500 ]
+}
+
+# imds_open: takes a token, waiting for a service that does not answer yet (5 s of refusals, longer for silence)
 imds_open() {
 	imds_tries=0
-	until imds_request PUT api/token "X-aws-ec2-metadata-token-ttl-seconds: 21600"; do
+	until imds_take_token; do
 		imds_tries=$((imds_tries + 1))
 		[ $imds_tries -lt 100 ] || return 1
 		read -r imds_uptime _ </proc/uptime
 		[ "${imds_uptime%.*}" -lt 45 ] || [ $imds_tries -lt 3 ] || return 1
 		usleep 50000
 	done
-	{
-		imds_skip_headers
-		[ "$imds_status" = 200 ] && read -r imds_token
-	} <$imds_folder/reply
-	return 0
 }
 
 # imds_get PATH: sets imds_status and, to the first line of the body, imds_line; succeeds on 200
