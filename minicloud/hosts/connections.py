@@ -129,12 +129,11 @@ class Connections:
                 self._wake.set()
 
     def close(self) -> None:
-        """Let every connection go; calls on them may still end."""
+        """Let every connection go; calls on them may still end. An attempt to connect is left to end by itself."""
         self._closing = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(OPEN_SECONDS)
-        self._opening.close()
+            self._thread.join(CLOSE_SECONDS)
 
     def _choose(self) -> _Connection:
         with self._lock:
@@ -175,6 +174,7 @@ class Connections:
             self._wake.wait(pause)
             self._wake.clear()
         self._go_down("closed")
+        self._opening.close()
 
     def _repair(self) -> None:
         """Replace connections that died and add those that are wanted. Raises HostError when one cannot be opened."""
@@ -189,6 +189,8 @@ class Connections:
             self._control = [each for each in self._control if not each.is_dead]
             missing = self._wanted - len(self._control)
         for _ in range(missing):
+            if self._closing:
+                return
             opened = self._open("calls", with_events=False)
             with self._lock:
                 self._control.append(opened)

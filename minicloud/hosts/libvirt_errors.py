@@ -32,8 +32,9 @@ _PERMANENT_CODES = frozenset(
     }
 )
 
-# System errors (int1 is the errno) that say something the domain names is not there or not ours to open.
-_PERMANENT_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENODEV})
+# System errors (int1 is the errno) that say a file the domain names is not there or not ours to open. Not ENODEV:
+# that is a bridge, which the host side makes again.
+_PERMANENT_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM})
 
 # Where the connection itself is at fault, no code says anything about the domain.
 _TRANSPORT_DOMAINS = frozenset(
@@ -52,6 +53,17 @@ def translate(error: libvirt.libvirtError, what: str) -> HostError:
     if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _PERMANENT_ERRNOS:
         return PermanentError(INTERNAL_ERROR, detail)
     return TransientError(detail)
+
+
+def translate_define(error: libvirt.libvirtError, what: str) -> HostError:
+    """As `translate`, for the definition of a domain: there, "operation failed" is a verdict on what was asked.
+
+    It says that the host has no firmware of the kind (UEFI without OVMF), or that the name is another domain's.
+    """
+    translated = translate(error, what)
+    if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED and isinstance(translated, TransientError):
+        return PermanentError(INTERNAL_ERROR, translated.detail)
+    return translated
 
 
 def is_no_domain(error: libvirt.libvirtError) -> bool:

@@ -26,7 +26,7 @@ from minicloud.hosts.domain_states import ACTIVE_STATES, PAUSED_HALF_STARTED, PA
 from minicloud.hosts.domain_xml import METADATA_NAMESPACE, parse_metadata, render_domain
 from minicloud.hosts.epochs import EpochFences
 from minicloud.hosts.facts import Versions, make_facts, read_versions
-from minicloud.hosts.libvirt_errors import INTERNAL_ERROR, is_no_domain, is_wrong_state, translate
+from minicloud.hosts.libvirt_errors import INTERNAL_ERROR, is_no_domain, is_wrong_state, translate, translate_define
 from minicloud.hosts.protocol import HOST_CALL_SECONDS
 from minicloud.model import names
 from minicloud.model.plans import (
@@ -262,7 +262,10 @@ class LibvirtHost:
 
     def _start(self, connection: libvirt.virConnect, call: Call, instance_id: str, xml: str) -> DomainStatus:
         """Define and start a domain: two calls, and more only where it is active already."""
-        domain = connection.defineXML(xml)
+        try:
+            domain = connection.defineXML(xml)
+        except libvirt.libvirtError as error:
+            raise translate_define(error, f"{self._host_id}: defining {instance_id}") from error
         call.checkpoint()
         try:
             domain.createWithFlags(0)

@@ -239,6 +239,23 @@ def test_a_domain_that_is_not_ours_is_neither_listed_nor_ended(world: LabWorld) 
         connection.close()
 
 
+def test_a_name_that_another_domain_has_is_refused_for_good(world: LabWorld, machine: Machine) -> None:
+    world.host.ensure_domain(machine.spec, next_epoch())
+    with pytest.raises(PermanentError):
+        world.host.ensure_domain(replace(machine.spec, uuid="ec2a1b2c-3d4e-4f50-8162-00000000ffff"), next_epoch())
+    assert world.host.domain_status(machine.id).state == "running"
+
+
+def test_an_instance_that_ended_leaves_nothing_of_its_name_but_its_fence(world: LabWorld) -> None:
+    machine = make_machine(world)
+    world.host.ensure_instance(machine.plan, next_epoch())
+    start(world, machine)
+    end(world, machine)
+    folders = ["/etc", "/run", "/var/lib", "/var/log"]
+    found = world.lab.exec(world.name, ["find", *folders, "-xdev", "-name", f"*{machine.id}*"], check=False).stdout
+    assert found.split() == [f"/var/lib/minicloud/fences/{machine.id}"]
+
+
 # libvirtd and QEMU at their worst
 
 

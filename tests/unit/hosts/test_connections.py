@@ -193,6 +193,21 @@ def test_a_libvirtd_that_is_away_is_asked_again_until_it_is_back(subject: Subjec
     subject.expect("connected")
 
 
+def test_closing_waits_for_no_attempt_to_connect_and_what_comes_late_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.05)
+    subject = Subject()
+    subject.libvirtd.gate.clear()
+    subject.connections.start()
+    began = time.monotonic()
+    subject.connections.close()
+    assert time.monotonic() - began < LONG / 2
+    subject.libvirtd.gate.set()
+    subject.connections._thread.join(LONG)
+    assert len(subject.libvirtd.connections) == 1
+    assert subject.libvirtd.living() == []
+    assert subject.states.empty()
+
+
 def test_the_host_stays_down_while_its_check_fails() -> None:
     failing = threading.Event()
     failing.set()

@@ -6,7 +6,7 @@ import libvirt
 import pytest
 
 from minicloud.errors import PermanentError, TransientError
-from minicloud.hosts.libvirt_errors import is_no_domain, is_wrong_state, translate
+from minicloud.hosts.libvirt_errors import is_no_domain, is_wrong_state, translate, translate_define
 
 
 def error(code: int, domain: int = libvirt.VIR_FROM_QEMU, int1: int = 0) -> libvirt.libvirtError:
@@ -23,6 +23,7 @@ def error(code: int, domain: int = libvirt.VIR_FROM_QEMU, int1: int = 0) -> libv
         (error(libvirt.VIR_ERR_CONFIG_UNSUPPORTED), PermanentError),
         (error(libvirt.VIR_ERR_SYSTEM_ERROR, int1=errno.ENOENT), PermanentError),
         (error(libvirt.VIR_ERR_SYSTEM_ERROR, int1=errno.ENOMEM), TransientError),
+        (error(libvirt.VIR_ERR_SYSTEM_ERROR, int1=errno.ENODEV), TransientError),
         (error(libvirt.VIR_ERR_OPERATION_TIMEOUT), TransientError),
         (error(libvirt.VIR_ERR_INTERNAL_ERROR), TransientError),
         (error(libvirt.VIR_ERR_OPERATION_FAILED), TransientError),
@@ -42,6 +43,13 @@ def test_permanent_ones_carry_a_code_for_the_state_reason() -> None:
     translated = translate(error(libvirt.VIR_ERR_XML_ERROR), "defining")
     assert isinstance(translated, PermanentError)
     assert translated.code == "Server.InternalError"
+
+
+def test_an_operation_that_failed_is_a_verdict_only_where_it_was_a_definition() -> None:
+    made = error(libvirt.VIR_ERR_OPERATION_FAILED)
+    assert type(translate(made, "starting")) is TransientError
+    assert type(translate_define(made, "defining")) is PermanentError
+    assert type(translate_define(error(libvirt.VIR_ERR_INTERNAL_ERROR), "defining")) is TransientError
 
 
 def test_questions_by_code() -> None:
