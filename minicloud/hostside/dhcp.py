@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import pwd
+import socket
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -128,7 +129,7 @@ def _is_reachable(server: str) -> bool:
 
 
 def _ordered(plans: List[Plan]) -> List[Plan]:
-    return sorted(plans, key=lambda plan: int(IPv4Address(plan["private_ip"])))
+    return sorted(plans, key=lambda plan: socket.inet_aton(plan["private_ip"]))
 
 
 def _label(plan: Plan) -> str:

@@ -9,16 +9,22 @@ import fcntl
 import json
 import os
 import stat
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Union
+from typing import Any, Dict, Iterator, List, Tuple, Union
 
 from minicloud.hostside import codes
 from minicloud.hostside.failures import Failure
 
 LOCK_SECONDS = 25.0
 LOCK_POLL_SECONDS = 0.002
+
+# Who of this process's threads is next for a lock, by its path, and how many want it: they wait for each other by
+# event, and for other processes, which is rare, by asking.
+_turns: Dict[str, Tuple[threading.Lock, List[None]]] = {}
+_turns_guard = threading.Lock()
 
 
 def atomic_write(path: Path, data: Union[bytes, str], mode: int = 0o600, durable: bool = True) -> None:
@@ -104,13 +110,39 @@ def locked(path: Path, timeout_seconds: float = LOCK_SECONDS) -> Iterator[int]:
     their parent is killed the lock ends no sooner than they do. The lock's file goes with the lock's end, so that locks
     leave nothing. Raises Failure `busy` (transient) when somebody else holds it for longer than `timeout_seconds`.
     """
-    descriptor = _lock(path, time.monotonic() + timeout_seconds)
+    deadline = time.monotonic() + timeout_seconds
+    with _turn(path, timeout_seconds):
+        descriptor = _lock(path, deadline)
+        try:
+            yield descriptor
+        finally:
+            # Removed while held: whoever waits on this file notices (see _lock) and starts over on a new one.
+            remove_file(path)
+            os.close(descriptor)
+
+
+@contextmanager
+def _turn(path: Path, timeout_seconds: float) -> Iterator[None]:
+    name = str(path)
+    with _turns_guard:
+        turn, waiting = _turns.setdefault(name, (threading.Lock(), []))
+        waiting.append(None)
     try:
-        yield descriptor
+        if not turn.acquire(timeout=max(0.0, timeout_seconds)):
+            raise _busy(path)
+        try:
+            yield
+        finally:
+            turn.release()
     finally:
-        # Removed while held: whoever waits on this file notices (see _lock) and starts over on a new one.
-        remove_file(path)
-        os.close(descriptor)
+        with _turns_guard:
+            waiting.pop()
+            if not waiting:
+                del _turns[name]
+
+
+def _busy(path: Path) -> Failure:
+    return Failure(codes.BUSY, f"{path} is held by somebody else", transient=True)
 
 
 def _lock(path: Path, deadline: float) -> int:
@@ -135,7 +167,7 @@ def _flock(descriptor: int, path: Path, deadline: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise Failure(codes.BUSY, "%s is held by somebody else" % path, transient=True) from None
+                raise _busy(path) from None
             time.sleep(pause)
             pause = min(pause * 1.3, 0.02)
 

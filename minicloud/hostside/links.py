@@ -59,6 +59,8 @@ def goal(plans: List[Plan], default_uplink: Optional[str]) -> Goal:
     subnets = {}
     for plan in plans:
         subnet = plan["subnet"]
+        if subnet["bridge"] in subnets:
+            continue
         prefix = IPv4Network(subnet["cidr"]).prefixlen
         subnets[subnet["bridge"]] = {
             "gateway": f"{subnet['gateway_ip']}/{prefix}",

@@ -25,6 +25,7 @@ from minicloud.hostside import (
     connections,
     dhcp,
     files,
+    firewall,
     libnftables,
     links,
     metadata,
@@ -77,7 +78,7 @@ def ensure_no_ports(port_ids: Iterable[str], state_folder: Folder) -> None:
 
 def list_ports(state_folder: Folder) -> List[str]:
     """Return the ids of the ports that this host holds."""
-    return [plan["id"] for plan in _cache.read(Path(state_folder))]
+    return sorted(plan["id"] for plan in _cache.read(Path(state_folder)))
 
 
 def list_routers() -> List[str]:
@@ -142,13 +143,14 @@ class _Router:
         self._record: Record = record if isinstance(record, dict) else {}
 
     def apply(self) -> None:
-        """Make the router match the plans; without any, there is none."""
+        """Make the router match the plans; without any, there is none.
+
+        The newest plan, which is the first, speaks for what all ports of a router share.
+        """
         plans = [plan for plan in _cache.read(self._state_folder) if plan["router"]["netns"] == self._name]
         if not plans:
             self._remove()
             return
-        # The newest plan speaks for what all ports of a router share.
-        plans.sort(key=lambda plan: _written_at(self._state_folder, plan), reverse=True)
         self._write_files(plans)
         if namespaces.ensure_namespace(self._name, self._lock):
             # Links to a namespace that somebody deleted are dying: gone for sure before new ones take their names.
@@ -197,7 +199,10 @@ class _Router:
         # Told before it is done: whatever a killed call leaves is in the record, to be completed or removed.
         self._record.update(links=links.union(old, goal), linked=False)
         self._write_record()
-        links.apply(old, goal, trusted, self._lock)
+        steps: List[Callable[[], None]] = [lambda: links.apply(old, goal, trusted, self._lock)]
+        if not trusted or old["transit"] != goal["transit"]:
+            steps.append(lambda: _open_passage(self._state_folder))
+        together(steps)
         self._record.update(links=goal, linked=True)
 
     def _end_connections(self, before: Record, router: nft.Router, plans: List[Plan]) -> None:
@@ -226,7 +231,7 @@ class _Router:
 
 def _apply_host_rules(state_folder: Path) -> None:
     path = state_folder / "host-rules.json"
-    with files.locked(state_folder / "locks" / "host"):
+    with files.locked(_host_lock(state_folder)) as lock:
         plans = _cache.read(state_folder)
         record = files.read_json(path) or {}
         generation = netlink.nft_generation()
@@ -235,6 +240,7 @@ def _apply_host_rules(state_folder: Path) -> None:
         if not plans:
             if record:
                 _transact(nft.render_removal(), generation)
+                firewall.ensure_no_passage(lock)
                 files.remove_file(path)
             return
         tables = nft.host(plans)
@@ -244,6 +250,15 @@ def _apply_host_rules(state_folder: Path) -> None:
         stamp[2] = _transact("".join(nft.render_change(old.get(new.family), new) for new in tables), generation)
         record = {"stamp": stamp, "tables": [nft.to_json(table) for table in tables]}
         files.atomic_write(path, _dump(record), durable=False)
+
+
+def _open_passage(state_folder: Path) -> None:
+    with files.locked(_host_lock(state_folder)) as lock:
+        firewall.ensure_passage(lock)
+
+
+def _host_lock(state_folder: Path) -> Path:
+    return state_folder / "locks" / "host"
 
 
 def _transact(change: str, generation: int) -> int:
@@ -270,13 +285,6 @@ def _end_concerning(addresses: Set[str]) -> None:
 
 def _public_addresses(table: nft.Table) -> Set[str]:
     return set(table.sets["public_to_private"].elements)
-
-
-def _written_at(state_folder: Path, plan: Plan) -> int:
-    try:
-        return ports.path_of(state_folder, plan["id"]).stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 def _dump(record: Record) -> str:

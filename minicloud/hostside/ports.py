@@ -75,7 +75,7 @@ class Cache:
         self._plans: Dict[str, Tuple[Tuple[int, int, int], Optional[Plan]]] = {}
 
     def read(self, state_folder: Path) -> List[Plan]:
-        """Return all plans, ordered by id. A file that a power cut left incomplete counts as absent."""
+        """Return all plans, the newest first. A file that a power cut left incomplete counts as absent."""
         with self._guard:
             seen = set()
             try:
@@ -89,8 +89,9 @@ class Cache:
             prefix = os.path.join(str(folder(state_folder)), "")
             for gone in [path for path in self._plans if path.startswith(prefix) and path not in seen]:
                 del self._plans[gone]
-            found = [self._plans[path][1] for path in seen if path in self._plans]
-        return sorted((plan for plan in found if plan is not None), key=lambda plan: str(plan["id"]))
+            entries_seen = [self._plans[path] for path in sorted(seen) if path in self._plans]
+        entries_seen.sort(key=lambda entry: entry[0][1], reverse=True)
+        return [plan for _, plan in entries_seen if plan is not None]
 
     def get(self, path: str) -> Optional[Plan]:
         """Return the plan in one file (or behind one link); None where there is none."""

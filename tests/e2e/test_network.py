@@ -243,6 +243,26 @@ def test_names_of_the_vpc_resolve_and_stay_there(net: Net) -> None:
     assert lookup(net.other, "10.0.1.1", "ip-10-0-1-12.lab-1.compute.internal") is None
 
 
+_ANSWER = """
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 53))
+print("listening", flush=True)
+while True:
+    q, peer = s.recvfrom(512)
+    s.sendto(q[:2] + b"\\x81\\x80\\0\\1\\0\\1\\0\\0\\0\\0" + q[12:q.index(b"\\0", 12) + 5]
+             + b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\1\\0\\4" + socket.inet_aton(peer[0]), peer)
+"""
+
+
+def test_other_names_are_asked_of_the_hosts_resolver_by_the_host(net: Net) -> None:
+    server = net.host.popen(sys.executable, "-c", _ANSWER, netns="outside", stdout=subprocess.PIPE)
+    assert server.stdout is not None and server.stdout.readline() == "listening\n"
+    # The resolver answers with the address that asked it.
+    assert lookup(net.plain, "10.0.1.1", "www.example.org") == HOST_IP
+    assert lookup(net.other, "10.0.1.1", "www.example.org") == HOST_IP
+
+
 _LOOKUP = """
 import socket, struct, sys
 name = b"".join(bytes([len(p)]) + p.encode() for p in sys.argv[2].split(".")) + b"\\0"

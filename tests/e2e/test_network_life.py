@@ -349,6 +349,25 @@ def test_other_tables_are_left_alone(host: ScratchHost) -> None:
     assert "table inet mine" in host.run("nft", "list", "ruleset").stdout
 
 
+@pytest.mark.parametrize("drops", [["-P", "FORWARD", "DROP"], ["-A", "FORWARD", "-j", "REJECT"]])
+def test_a_firewall_that_drops_what_it_does_not_know_lets_routers_pass(host: ScratchHost, drops: list[str]) -> None:
+    host.run("iptables", *drops)
+    before = host.run("iptables", "-S").stdout
+    open_group = group(1, EGRESS, allow("tcp", OPEN))
+    plans = [port(10, open_group, public_ip=PUBLIC), port(11, open_group), port(10, open_group, vpc=1)]
+    for plan in plans:
+        host.ensure(plan)
+    assert host.run("iptables", "-S").stdout.count("mch+") == 2
+    first, second, _ = (guest_of(host, plan) for plan in plans)
+    first.listen(OPEN, "first")
+    listen(host, "outside", OPEN, "outside")
+    assert reach(host, "outside", PUBLIC, OPEN) == f"first {OUTSIDE_IP}"
+    assert second.reaches(first.ip, OPEN) == f"first {second.ip}"
+    assert second.reaches(OUTSIDE_IP, OPEN) == "outside 192.0.2.2"
+    host.remove(*plans)
+    assert host.run("iptables", "-S").stdout == before
+
+
 def test_links_that_somebody_removed_come_back_with_the_next_call(host: ScratchHost) -> None:
     plan = port(
         10,

@@ -36,6 +36,8 @@ ip -n outside addr add {outside}/24 dev eth0
 ip -n outside link set eth0 up
 ip -n outside link set lo up
 ip route add default via {outside}
+echo nameserver {outside} > /run/resolv.conf
+mount --bind /run/resolv.conf "$(realpath /etc/resolv.conf)"
 echo ready
 exec 0</dev/null 1>/dev/null
 while :; do sleep 1000 & wait; done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -134,20 +135,20 @@ def test_any_json_is_a_failure(value: Any) -> None:
         ports.check(value)
 
 
-def test_plans_are_kept_and_read_back_in_order(tmp_path: Path) -> None:
+def test_plans_are_kept_and_read_back_the_newest_first(tmp_path: Path) -> None:
     ports.folder(tmp_path).mkdir()
     cache = ports.Cache()
     assert cache.read(tmp_path) == []
-    second, first = port(11), port(10)
-    for plan in (second, first):
+    for number, plan in enumerate([older := port(11), newer := port(10)]):
         path = ports.write(plan, tmp_path)
         assert path is not None and path.stat().st_mode & 0o777 == 0o600
-    assert cache.read(tmp_path) == [first, second]
-    assert ports.write(first, tmp_path) is None
-    changed = port(10, hop_limit=2)
-    assert ports.write(changed, tmp_path) == ports.path_of(tmp_path, first["id"])
-    assert cache.read(tmp_path) == [changed, second]
-    ports.path_of(tmp_path, second["id"]).unlink()
+        os.utime(path, (number, number))
+    assert cache.read(tmp_path) == [newer, older]
+    assert ports.write(older, tmp_path) is None
+    changed = port(11, hop_limit=2)
+    assert ports.write(changed, tmp_path) == ports.path_of(tmp_path, older["id"])
+    assert cache.read(tmp_path) == [changed, newer]
+    ports.path_of(tmp_path, newer["id"]).unlink()
     assert cache.read(tmp_path) == [changed]
 
 
