@@ -79,6 +79,9 @@ async def receive_upload(config: Config, gate: Gate, name: str, chunks: AsyncIte
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 size_bytes = await _write_all(gate, file, chunks)
+            if not size_bytes:
+                # No import would take it, and only an import's end takes a file out of the spool.
+                raise _refused(f"the file must have 1 to {config.max_import_bytes} bytes")
         except BaseException:
             path.unlink(missing_ok=True)
             raise

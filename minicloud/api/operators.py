@@ -57,12 +57,14 @@ def add_host(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
         host_key=given.get("HostKey"),
         pool_path=given.get("PoolPath", DEFAULT_POOL_FOLDER),
     )
-    zone = zones.add_zone(context.cloud, context.caller, given["Zone"])
+    zones.check_zone_name(context.caller, given["Zone"])
     try:
         probe = context.services.probe_host(address)
     except HostError as error:
         # Whoever adds a host is its operator: the detail is for them.
         raise ApiError("HostNotUsable", error.detail) from None
+    # Only now: nobody could take a zone away again that was made for a host which cannot be one.
+    zone = zones.add_zone(context.cloud, context.caller, given["Zone"])
     host = hosts.register_host(
         context.cloud,
         context.caller,

@@ -38,16 +38,21 @@ class ZoneView:
     hosts_up: int
 
 
-def add_zone(cloud: Cloud, caller: Caller, name: str) -> Zone:
-    """Make a zone and its default subnet; an existing zone is returned as it is.
-
-    Raises InvalidParameterValue for a name that is not the region's and a letter, SubnetLimitExceeded past sixteen.
-    """
+def check_zone_name(caller: Caller, name: str) -> None:
+    """Raise InvalidParameterValue for a name that is not the region's and a letter."""
     if not re.fullmatch(re.escape(caller.region) + r"[a-z]", name):
         raise ApiError(
             "InvalidParameterValue",
             f"A zone of region {caller.region} is called {caller.region}a, {caller.region}b, ...: not '{name[:100]}'",
         )
+
+
+def add_zone(cloud: Cloud, caller: Caller, name: str) -> Zone:
+    """Make a zone and its default subnet; an existing zone is returned as it is.
+
+    Raises InvalidParameterValue as check_zone_name does, SubnetLimitExceeded past sixteen.
+    """
+    check_zone_name(caller, name)
 
     def decide(tx: Tx) -> Zone:
         existing = tx.zones.get(name)
