@@ -346,6 +346,14 @@ class FakeHost:
             if domain is not None and domain.pid is not None:
                 self._power_off(domain)
 
+    def pause(self, instance_id: str) -> None:
+        """The machine is paused behind everybody's back, as a full disk or an operator does it."""
+        with self.lock:
+            domain = self.domains.get(instance_id)
+            if domain is not None and domain.state == "running":
+                domain.state = "paused"
+                self._emit(instance_id, "suspended")
+
     def qemu_crashes(self, instance_id: str) -> None:
         """The machine's QEMU dies."""
         self.settle()
@@ -457,6 +465,8 @@ class FakeHost:
                 if (existing.plan.format, existing.plan.size_bytes) != (plan.format, plan.size_bytes):
                     raise PermanentError("Server.InternalError", f"{plan.path} exists with another form")
                 continue
+            if not plan.may_create:
+                raise PermanentError("Server.InternalError", f"{plan.path} was used by a guest and is gone")
             if plan.base_path is not None and plan.base_path not in self.bases:
                 raise PermanentError(MISSING_BASE, f"{plan.base_path} is not on this host")
             if self._used_bytes() + plan.size_bytes > self.pool_bytes:

@@ -5,16 +5,30 @@ Works on a fake world; it knows nothing of how anything came to be.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from support.world import Rows, World, read_rows
 
 from minicloud.model import names
-from minicloud.model.states import AttachmentState, ImportTaskState, InstanceState, VolumeState
+from minicloud.model.states import AttachmentState, ImageState, ImportTaskState, InstanceState, VolumeState
 
 
 def debris(world: World) -> list[str]:
     """Return every difference between what hosts hold and what rows say, of a cloud at rest."""
     rows = read_rows(world.store)
-    return [*_rows(rows), *(each for host in world.hosts for each in _host(world, rows, host.host_id)), *_jobs(world)]
+    missing = [
+        f"{image.id} is available without {device.snapshot_id}"
+        for image in rows.images
+        if image.source_image_id is not None and image.state is ImageState.AVAILABLE
+        for device in image.block_devices
+        if device.snapshot_id is not None and device.snapshot_id not in world.manifests
+    ]
+    return [
+        *missing,
+        *_rows(rows),
+        *(each for host in world.hosts for each in _host(world, rows, host.host_id)),
+        *_jobs(world),
+    ]
 
 
 def assert_no_debris(world: World) -> None:
@@ -27,7 +41,9 @@ def assert_no_debris(world: World) -> None:
 def _rows(rows: Rows) -> list[str]:
     found: list[str] = []
     states = {row.id: row.state for row in rows.instances}
-    resources = {*states, *(row.id for row in rows.import_tasks)}
+    resources = {*states, *(row.id for row in (*rows.import_tasks, *rows.images))}
+    snapshots = {row.id: row.state for row in rows.snapshots}
+    images = {row.id: row.state for row in rows.images}
     tasks = {task.id: task for task in rows.tasks}
     found += [f"task {id} belongs to nothing" for id in tasks.keys() - resources]
     found += [f"task {task.id} is still leased" for task in rows.tasks if task.lease_holder is not None]
@@ -54,6 +70,13 @@ def _rows(rows: Rows) -> list[str]:
     for row in rows.import_tasks:
         if row.state is ImportTaskState.ACTIVE:
             found.append(f"{row.id} is still active")
+        if row.remove_source and Path(row.path).exists():
+            found.append(f"{row.id} left {row.path}")
+        ended = ("completed", "available") if row.state is ImportTaskState.COMPLETED else (None, None)
+        made = snapshots.get(row.snapshot_id), images.get(row.image_id)
+        if made != ended:
+            found.append(f"{row.id} is {row.state}, and its snapshot and image are {made}")
+    found += [f"{id} is still pending" for id, state in (*snapshots.items(), *images.items()) if state == "pending"]
     known = {*states, *(row.id for row in (*rows.volumes, *rows.network_interfaces, *rows.import_tasks))}
     found += [
         f"{id} is gone, and its tags are not"

@@ -181,6 +181,11 @@ def import_never_works(script: Script) -> None:
     script.rest()
 
 
+def copied_image(script: Script) -> None:
+    script.befall(script.world.copy_image)
+    script.rest()
+
+
 def fill_is_lost_and_tried_again(script: Script) -> None:
     script.befall(script.world.fail_jobs, "job-lost", "corrupt-block")
     script.launch()
@@ -207,6 +212,7 @@ STORIES: dict[str, tuple[Callable[[Script], None], Guest]] = {
     "no room": (no_room, Guest()),
     "fill is lost": (fill_is_lost_and_tried_again, Guest()),
     "fill never works": (fill_never_works, Guest()),
+    "copied image": (copied_image, Guest()),
     "imported": (imported, Guest()),
     "import is refused": (import_is_refused, Guest()),
     "import is lost": (import_is_lost_and_tried_again, Guest()),

@@ -1,0 +1,18 @@
+"""Fixtures of the simulation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """The controller logs every injected failure, which is right, and thousands of them help nobody."""
+    logger = logging.getLogger("minicloud")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    yield
+    logger.setLevel(before)
