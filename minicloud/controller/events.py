@@ -1,6 +1,7 @@
 """Host events become wake-ups. Owns the queue between libvirt's event threads, which must only enqueue, and the store.
 
-An event never carries a decision: it only says where to look again, so late, lost and doubled ones do no harm.
+An event never carries a decision: it only says where to look again, so late, lost and doubled ones do no harm. Surveys
+have a thread of their own: a host that answers slowly holds up no other host's events.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MAX_EVENTS = 10_000
 SURVEY_SECONDS = 120.0
+# By then a host that can be reached is connected: one that is not was lost while no controller ran to be told of it.
+FIRST_SURVEY_SECONDS = 30.0
 # Their own launch tells the controller of these; waking a task for them would only cost a commit.
 UNINTERESTING = frozenset({"defined", "undefined", "started", "resumed"})
 
@@ -35,17 +38,24 @@ class EventPump:
         self._signals = signals
         self._clock = clock
         self._queue: queue.Queue[HostEvent | None] = queue.Queue(MAX_EVENTS)
-        self._thread = threading.Thread(target=self._loop, name="events", daemon=True)
+        self._to_survey: queue.Queue[str | None] = queue.Queue()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (("events", self._loop), ("surveys", self._survey_loop))
+        ]
 
     def start(self) -> None:
         """Subscribe and begin."""
         self._hosts.subscribe(self.put)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End the pump's thread."""
+        """End the pump's threads; a survey that waits for a host is left to end by itself."""
         self._queue.put(None)
-        self._thread.join(5)
+        self._to_survey.put(None)
+        for thread in self._threads:
+            thread.join(5)
 
     def put(self, event: HostEvent) -> None:
         """Enqueue an event; when the queue is full the survey finds what was dropped."""
@@ -55,21 +65,31 @@ class EventPump:
             log.error("too many host events: dropped %s", event)
 
     def _loop(self) -> None:
-        survey_at = self._clock.monotonic_seconds() + SURVEY_SECONDS
+        while (event := self._queue.get()) is not None:
+            try:
+                to_survey = self._take(event)
+            except Exception:
+                log.exception("event %s could not be handled; the survey will find what it meant", event)
+            else:
+                if to_survey is not None:
+                    self._to_survey.put(to_survey)
+
+    def _survey_loop(self) -> None:
+        survey_at = self._clock.monotonic_seconds() + FIRST_SURVEY_SECONDS
         while True:
-            # Events never push the survey back: a cloud that is never quiet loses events like any other.
+            # Hosts that come back never push the survey of all back.
             left = survey_at - self._clock.monotonic_seconds()
             try:
-                event = self._queue.get(timeout=max(0.0, left)) if left > 0 else self._queue.get_nowait()
+                host_id = self._to_survey.get(timeout=max(0.0, left)) if left > 0 else self._to_survey.get_nowait()
             except queue.Empty:
                 pass
             else:
-                if event is None:
+                if host_id is None:
                     return
                 try:
-                    self.handle(event)
+                    self._survey(host_id)
                 except Exception:
-                    log.exception("event %s could not be handled; the survey will find what it meant", event)
+                    log.exception("host %s could not be surveyed; the next survey looks at it again", host_id)
             if self._clock.monotonic_seconds() >= survey_at:
                 self._try_survey_all()
                 survey_at = self._clock.monotonic_seconds() + SURVEY_SECONDS
@@ -81,29 +101,53 @@ class EventPump:
             log.exception("the survey failed; the next one comes in %.0f s", SURVEY_SECONDS)
 
     def handle(self, event: HostEvent) -> None:
-        """Act on one event. Raises what the store raises."""
+        """Act on one event, the survey that it asks for included. Raises what the store raises."""
+        to_survey = self._take(event)
+        if to_survey is not None:
+            self._survey(to_survey)
+
+    def _take(self, event: HostEvent) -> str | None:
+        """Act on one event and return the host that is to be surveyed for it. Calls no host."""
         if event.kind == "domain" and event.instance_id is not None:
             instance_id = event.instance_id
-            if event.detail in UNINTERESTING:
-                return
-            self._signals.put(instance_id, event.detail)
-            self._store.write(lambda tx: _wake(tx, [instance_id]))
+            if event.detail not in UNINTERESTING:
+                self._signals.put(instance_id, event.detail)
+                self._store.write(lambda tx: _wake(tx, [instance_id]))
         elif event.kind == "disconnected":
             self._store.write(lambda tx: _set_host_state(tx, event.host_id, HostState.DOWN, event.detail))
         elif event.kind == "connected":
             self._store.write(lambda tx: _host_is_back(tx, event.host_id))
-            self._survey(event.host_id)
+            return event.host_id
+        return None
 
     def survey_all(self) -> None:
-        """Survey every host that is up. Raises what the store raises."""
-        for host in self._store.read(lambda tx: tx.hosts.where(state=HostState.UP)):
+        """Survey every host. Raises what the store raises."""
+        for host in self._store.read(lambda tx: tx.hosts.where()):
             self._survey(host.id)
 
     def _survey(self, host_id: str) -> None:
+        """Survey a host; also sets right what its row says of it, for its own events may have been lost, too."""
         try:
-            survey_host(self._store, self._hosts.get(host_id))
+            host = self._hosts.get(host_id)
+        except HostError as error:
+            detail = error.detail
+            if self._state_of(host_id) is HostState.UP:
+                log.warning("host %s is down: %s", host_id, detail)
+                self._store.write(lambda tx: _set_host_state(tx, host_id, HostState.DOWN, detail))
+            return
+        try:
+            survey_host(self._store, host)
+            self._hosts.get(host_id)
         except HostError as error:
             log.warning("host %s could not be surveyed: %s", host_id, error.detail)
+            return
+        if self._state_of(host_id) is HostState.DOWN:
+            log.warning("host %s is up, which nobody had noted", host_id)
+            self._store.write(lambda tx: _host_is_back(tx, host_id))
+
+    def _state_of(self, host_id: str) -> HostState | None:
+        row = self._store.read(lambda tx: tx.hosts.get(host_id))
+        return None if row is None else row.state
 
 
 def _wake(tx: Tx, ids: list[str]) -> None:
