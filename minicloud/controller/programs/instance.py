@@ -87,7 +87,7 @@ class InstanceProgram:
             return Hop("watch", writes=lambda tx: _mark_impaired(tx, task.id))
         if task.step == "prepare" and code == MISSING_BASE:
             if not task.facts.get("filled"):
-                return Hop("fill")
+                return Hop("fill", facts=_launching(task))
             return Nap(FILL_POLL_SECONDS, facts=_without(task.facts, "filled"))
         if task.step not in ("prepare", "fill", "boot"):
             # Work on the way out cannot be given up: what is left on the host would be debris.
@@ -99,7 +99,7 @@ class InstanceProgram:
             return Hop("destroy", writes=lambda tx: _give_up(tx, task.id, Intent.TERMINATED, LAUNCH_ERROR))
         return Hop(
             "press",
-            facts=_without(task.facts, "deadline_us"),
+            facts=_without(task.facts, "deadline_us", "launch_started_us", "filled"),
             writes=lambda tx: _give_up(tx, task.id, Intent.STOPPED, LAUNCH_ERROR),
         )
 
@@ -109,15 +109,15 @@ class InstanceProgram:
         if elsewhere := _leave_launch(instance, task):
             return elsewhere
         plan = context.read(lambda tx: plans.instance_plan(tx, context.config, instance))
-        _launch_deadline(context, task, instance)
+        _check_launch_deadline(context, task)
         _host(context, instance).ensure_instance(plan, task.lease_epoch)
-        return Hop("boot")
+        return Hop("boot", facts=_launching(task))
 
     def _fill(self, context: Context, task: Task, instance: Instance) -> Verdict:
         """Bring the base of every root and data volume that is made from a snapshot to the host."""
         if elsewhere := _leave_launch(instance, task):
             return elsewhere
-        _launch_deadline(context, task, instance)
+        _check_launch_deadline(context, task)
         host = _host(context, instance)
         done = True
         bases = context.read(lambda tx: _bases(tx, instance))
@@ -140,7 +140,7 @@ class InstanceProgram:
         if elsewhere := _leave_launch(instance, task):
             return elsewhere
         spec = context.read(lambda tx: plans.domain_spec(tx, context.config, instance))
-        _launch_deadline(context, task, instance)
+        _check_launch_deadline(context, task)
         host = _host(context, instance)
         try:
             status = host.ensure_domain(spec, task.lease_epoch)
@@ -154,7 +154,7 @@ class InstanceProgram:
         # A guest that powered off within its first moments has still run: `watch` sees it off.
         return Hop(
             "watch",
-            facts={**_without(task.facts, "launch_deadline_us", "filled"), "ran": True},
+            facts={**_without(task.facts, "launch_started_us", "filled"), "ran": True},
             writes=lambda tx: _set_running(tx, instance.id),
         )
 
@@ -168,6 +168,9 @@ class InstanceProgram:
         status = _host(context, instance).domain_status(instance.id)
         if status.state in OFF_STATES and status.pid is None:
             return self._ended_by_itself(context, instance, status)
+        if status.state == "stopping":
+            # Perhaps a QEMU that outlived its domain: nobody sends an event when that ends.
+            return Nap(OFF_POLL_SECONDS)
         if instance.reboot_requested > instance.reboot_done:
             return Hop("reboot")
         if instance.impaired and status.state == "running":
@@ -199,14 +202,14 @@ class InstanceProgram:
         if instance.intent is not Intent.RUNNING:
             return Hop("watch")
         limit_us = int(context.config.deadlines.guest_reboot_seconds * MICROSECONDS)
-        if task.attempt > 0 and context.clock.now_us() - task.step_started_us > limit_us:
+        if task.attempt > 0 and context.clock.steady_us() - task.step_started_us > limit_us:
             raise PermanentError(
                 "Server.InternalError", f"no reboot within {limit_us // MICROSECONDS} s: {task.last_error}"
             )
         requested = instance.reboot_requested
         context.signals.take(instance.id, REBOOTED)
         _host(context, instance).reboot_domain(instance.id, task.lease_epoch)
-        deadline_us = context.clock.now_us() + int(context.config.deadlines.guest_reboot_seconds * MICROSECONDS)
+        deadline_us = context.clock.steady_us() + int(context.config.deadlines.guest_reboot_seconds * MICROSECONDS)
         facts: Facts = {
             **task.facts,
             "deadline_us": deadline_us,
@@ -245,7 +248,7 @@ class InstanceProgram:
         if instance.intent is Intent.TERMINATED:
             return _to_destroy(instance)
         seconds = 0.0 if instance.stop_forced else context.config.deadlines.guest_shutdown_seconds
-        deadline_us = context.clock.now_us() + int(seconds * MICROSECONDS)
+        deadline_us = context.clock.steady_us() + int(seconds * MICROSECONDS)
         return Hop("await_off", facts={**task.facts, "deadline_us": deadline_us})
 
     def _await_off(self, context: Context, task: Task, instance: Instance) -> Verdict:
@@ -325,7 +328,7 @@ def _leave_launch(instance: Instance, task: Task) -> Verdict | None:
     if instance.intent is Intent.STOPPED:
         return Hop(
             "press",
-            facts=_without(task.facts, "launch_deadline_us"),
+            facts=_without(task.facts, "launch_started_us"),
             writes=lambda tx: _set_state(tx, instance.id, InstanceState.STOPPING),
         )
     return None
@@ -358,15 +361,21 @@ def _bases(tx: Tx, instance: Instance) -> list[tuple[Snapshot, str]]:
     return list(bases.values())
 
 
-def _launch_deadline(context: Context, task: Task, instance: Instance) -> None:
+def _launching(task: Task) -> Facts:
+    """Return the facts of a launch, which remember since when it is tried."""
+    return {"launch_started_us": task.step_started_us, **task.facts}
+
+
+def _check_launch_deadline(context: Context, task: Task) -> None:
     """Raise PermanentError's way out for a launch that keeps failing: nobody should wait for it for ever."""
     limit_us = int(context.config.deadlines.launch_seconds * MICROSECONDS)
-    if task.attempt > 0 and context.clock.now_us() - instance.launched_us > limit_us:
+    started_us = _integer(_launching(task), "launch_started_us")
+    if task.attempt > 0 and context.clock.steady_us() - started_us > limit_us:
         raise PermanentError("Server.InternalError", f"gave up after {limit_us // MICROSECONDS} s: {task.last_error}")
 
 
 def _seconds_left(context: Context, task: Task) -> float:
-    return (_integer(task.facts, "deadline_us") - context.clock.now_us()) / MICROSECONDS
+    return (_integer(task.facts, "deadline_us") - context.clock.steady_us()) / MICROSECONDS
 
 
 def _integer(facts: Facts, key: str) -> int:

@@ -67,13 +67,13 @@ def set_state(bare: BareCloud, host: OneHost, state: HostState) -> None:
 def state(bare: BareCloud, host: OneHost) -> HostState:
     row = bare.store.read(lambda tx: tx.hosts.get(host.host_id))
     assert row is not None
-    return row.state
+    return HostState(row.state)
 
 
 def test_a_host_that_was_lost_while_nobody_was_told_is_down_after_a_survey(bare: BareCloud, host: OneHost) -> None:
     host.is_reachable = False
     for other in bare.store.read(lambda tx: tx.hosts.where()):
-        bare.store.write(lambda tx, other=other: tx.hosts.update(other.id, state=HostState.UP))  # type: ignore[misc]
+        bare.store.write(lambda tx, other=other: tx.hosts.update(other.id, state=HostState.UP))
     pump_of(bare, host).survey_all()
     row = bare.store.read(lambda tx: tx.hosts.get(host.host_id))
     assert row is not None
