@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import stat
 import threading
 import time
@@ -20,6 +21,8 @@ from minicloud.hostside.failures import Failure
 
 LOCK_SECONDS = 25.0
 LOCK_POLL_SECONDS = 0.002
+
+_TEMPORARY = re.compile(r"\..+\.([0-9]+)\.[0-9]+\.tmp")
 
 # Who of this process's threads is next for a lock, by its path, and how many want it: they wait for each other by
 # event, and for other processes, which is rare, by asking.
@@ -100,6 +103,18 @@ def remove_file(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def remove_debris(folder: Path) -> None:
+    """Remove what killed processes left of `atomic_write` in a folder; what living ones are writing stays."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        writer = _TEMPORARY.fullmatch(name)
+        if writer is not None and not os.path.exists(f"/proc/{writer.group(1)}"):
+            remove_file(folder / name)
 
 
 @contextmanager

@@ -67,13 +67,10 @@ def ensure_ports(plans: List[Plan], state_folder: Folder) -> None:
 def ensure_no_ports(port_ids: Iterable[str], state_folder: Folder) -> None:
     """Take ports away; with the last of a subnet its bridge, with the last of a VPC its router. Raises Failure."""
     folder = Path(state_folder)
-    paths = [ports.path_of(folder, port_id) for port_id in port_ids]
-    routers = {plan["router"]["netns"] for plan in (_cache.get(str(path)) for path in paths) if plan is not None}
-    removed = [path for path in paths if files.remove_file(path)]
-    steps: List[Callable[[], None]] = [lambda: _ensure_routers(folder, sorted(routers))]
-    if removed:
-        steps.append(lambda: files.sync_folder(ports.folder(folder)))
-    together(steps)
+    leaving = [path for path in (ports.begin_removal(folder, port_id) for port_id in port_ids) if path is not None]
+    plans = [plan for plan in map(ports.read, leaving) if plan is not None]
+    _ensure_routers(folder, sorted({plan["router"]["netns"] for plan in plans}))
+    ports.end_removal(leaving)
 
 
 def list_ports(state_folder: Folder) -> List[str]:
@@ -102,6 +99,9 @@ def restore(state_folder: Folder) -> None:
             failures.append(failure)
     if failures:
         raise failures[0]
+    ports.end_removal(ports.leaving(folder))
+    for below in (folder, ports.folder(folder), *(folder / "routers" / name for name in names)):
+        files.remove_debris(below)
 
 
 def dnsmasq_config(folder: Path) -> Optional[Path]:
@@ -156,20 +156,25 @@ class _Router:
             # Links to a namespace that somebody deleted are dying: gone for sure before new ones take their names.
             links.apply(self._record.get("links", links.NOTHING), links.NOTHING, trusted=False, lock=self._lock)
             self._record = {}
-        router = nft.router(plans)
-        before = dict(self._record)
-
-        def apply_kernel() -> None:
-            self._record["generation"] = namespaces.inside(self._name, lambda: self._apply_rules(router))
-            self._record["table"] = nft.to_json(router.table)
-            _apply_host_rules(self._state_folder)
-            self._apply_links(links.goal(plans, links.default_uplink()))
-            if self._record != before:
-                self._write_record()
-
         # Servers need the namespace and their files only: they start while the links come up.
-        together([apply_kernel, lambda: supervision.ensure_router(self._state_folder, self._name)])
-        self._end_connections(before, router, plans)
+        together(
+            [
+                lambda: self._apply_kernel(plans),
+                lambda: supervision.ensure_router(self._state_folder, self._name),
+            ]
+        )
+
+    def _apply_kernel(self, plans: List[Plan]) -> None:
+        before = dict(self._record)
+        router = nft.router(plans)
+        generation = namespaces.inside(self._name, lambda: self._apply_rules(router))
+        _apply_host_rules(self._state_folder)
+        self._apply_links(links.goal(plans, links.default_uplink()))
+        self._end_connections(router, plans)
+        # Only now: a call that dies before this finds the old table again, and ends what it left to be ended.
+        self._record.update(generation=generation, table=nft.to_json(router.table))
+        if self._record != before:
+            self._write_record()
 
     def _write_files(self, plans: List[Plan]) -> None:
         files.ensure_folder(self._folder.parent)
@@ -205,10 +210,10 @@ class _Router:
         together(steps)
         self._record.update(links=goal, linked=True)
 
-    def _end_connections(self, before: Record, router: nft.Router, plans: List[Plan]) -> None:
-        if "table" not in before:
+    def _end_connections(self, router: nft.Router, plans: List[Plan]) -> None:
+        if "table" not in self._record:
             return
-        old = nft.from_json(before["table"])
+        old = nft.from_json(self._record["table"])
         if any(connections.changed_addresses(old, router.table)):
             own = frozenset([nft.METADATA_IP, *(plan["subnet"]["gateway_ip"] for plan in plans)])
             namespaces.inside(self._name, lambda: _end_forbidden(old, router, own))
@@ -219,12 +224,12 @@ class _Router:
 
     def _remove(self) -> None:
         supervision.ensure_no_router(self._state_folder, self._name)
-        _apply_host_rules(self._state_folder)
         old = self._record.get("links", links.NOTHING)
         links.apply(old, links.NOTHING, trusted=False, lock=self._lock)
         namespaces.ensure_no_namespace(self._name, self._lock)
         # Once more: somebody may have asked for its servers until just now. From here on there is no namespace.
         supervision.ensure_no_router(self._state_folder, self._name)
+        _apply_host_rules(self._state_folder)
         _end_concerning(set(old["public"]))
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -1,8 +1,9 @@
 """The port plans that a host holds: checked, kept as one file each, read back cheaply.
 
 Owns `<state folder>/ports/<ENI id>.json`: the PortPlan of model/plans.py as it was pushed. These files are the truth
-from which rules, DHCP, metadata and links are derived, again after a reboot. It refuses plans whose words could mean
-something to nft, dnsmasq or a path. Called by network.py, metadata.py and supervisor.py.
+from which rules, DHCP, metadata and links are derived, again after a reboot. A port that is being removed is
+`.<ENI id>.leaving`: no port any more, but whoever has to finish its removal learns which router it was on. It refuses
+plans whose words could mean something to nft, dnsmasq or a path. Called by network.py, metadata.py and supervisor.py.
 """
 
 from __future__ import annotations
@@ -67,6 +68,35 @@ def sync(paths: List[Path]) -> None:
         files.sync_folder(parent)
 
 
+def begin_removal(state_folder: Path, port_id: str) -> Optional[Path]:
+    """Make a port's plan count no more; return what is left of it, None if there is nothing."""
+    path = path_of(state_folder, port_id)
+    left = path.with_name(f".{port_id}.leaving")
+    try:
+        path.replace(left)
+    except FileNotFoundError:
+        return left if left.exists() else None
+    return left
+
+
+def end_removal(left: List[Path]) -> None:
+    """Forget ports whose removal is complete."""
+    for path in left:
+        files.remove_file(path)
+    for parent in {path.parent for path in left}:
+        files.sync_folder(parent)
+
+
+def leaving(state_folder: Path) -> List[Path]:
+    """Return what is left of ports whose removal began."""
+    return sorted(folder(state_folder).glob(".*.leaving"))
+
+
+def read(path: Path) -> Optional[Plan]:
+    """Return the plan in a file; None where there is none that is whole."""
+    return _usable(files.read_json(path))
+
+
 class Cache:
     """Plans by file, read again only when a file changed: hundreds of them cost a stat each. Thread-safe."""
 
@@ -109,7 +139,7 @@ class Cache:
         stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         entry = self._plans.get(path)
         if entry is None or entry[0] != stamp:
-            self._plans[path] = (stamp, _usable(files.read_json(Path(path))))
+            self._plans[path] = (stamp, read(Path(path)))
 
 
 def _usable(value: Any) -> Optional[Plan]:

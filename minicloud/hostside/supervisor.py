@@ -239,9 +239,11 @@ class Supervisor:
 
     def _watch(self, router: Router, server: Server, pid: int, pidfd: int) -> None:
         server.pid, server.pidfd, server.started_at = pid, pidfd, self._clock()
-        self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._died(router, server))
+        self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._died(router, server, pid))
 
-    def _died(self, router: Router, server: Server) -> None:
+    def _died(self, router: Router, server: Server, pid: int) -> None:
+        if server.pid != pid:
+            return  # an event from before it was replaced
         lived = self._clock() - server.started_at
         self._unwatch(server)
         if lived >= STEADY_SECONDS:
@@ -249,7 +251,7 @@ class Supervisor:
             server.start_again_at = self._clock()
         else:
             self._back_off(server)
-        if namespaces.inode(router.name) != router.inode:
+        if self._routers.get(router.name) is router and namespaces.inode(router.name) != router.inode:
             self._forget(router.name)
 
     def _unwatch(self, server: Server) -> None:
@@ -257,7 +259,8 @@ class Supervisor:
             self._selector.unregister(server.pidfd)
             os.close(server.pidfd)
         if server.child is not None:
-            server.child.wait()
+            # It is dead, or no signal can end it: then it is init's one day.
+            server.child.poll()
         server.pid = server.pidfd = server.child = None
 
     def _end(self, server: Server) -> None:

@@ -108,6 +108,15 @@ def test_metadata_knows_who_asks_whatever_its_groups_permit(net: Net, name: str)
     assert guest.get("/latest/meta-data/instance-id", forged) == (200, guest.plan["instance_id"])
 
 
+def test_metadata_answers_a_guest_that_believes_it_on_its_own_link(net: Net) -> None:
+    # As with a zeroconf route, which some images have.
+    net.plain.run("ip", "route", "add", "169.254.0.0/16", "dev", "eth0")
+    try:
+        assert net.plain.get("/latest/meta-data/instance-id") == (200, net.plain.plan["instance_id"])
+    finally:
+        net.plain.run("ip", "route", "del", "169.254.0.0/16", "dev", "eth0")
+
+
 def test_metadata_token_travels_no_further_than_the_hop_limit(net: Net) -> None:
     program = "\n".join(
         [

@@ -79,7 +79,7 @@ def supervisors(host: ScratchHost) -> list[int]:
 def picture(host: ScratchHost) -> dict[str, str]:
     """Return all that a router could leave behind on a host."""
     return {
-        "links": host.run("ip", "-br", "link").stdout,
+        "links": " ".join(line.split()[0] for line in host.run("ip", "-br", "link").stdout.splitlines()),
         "namespaces": host.run("ip", "netns").stdout,
         "rules": host.run("nft", "list", "ruleset").stdout,
         "routes": host.run("ip", "-4", "route", "show", "table", "all").stdout,
@@ -444,7 +444,7 @@ def test_a_call_that_dies_anywhere_is_made_good_by_the_next(host: ScratchHost) -
         host.ensure(plan)
         await_servers(host)
         made = picture(host)
-        assert {**made, "links": ""} == {**whole, "links": ""}
+        assert made == whole
         host.remove(plan)
         assert picture(host) == before
         steps += 1
@@ -454,10 +454,14 @@ def test_a_call_that_dies_anywhere_is_made_good_by_the_next(host: ScratchHost) -
         host.ensure(plan)
         if die_after(host, steps, "ensure_no_ports", [plan["id"]]):
             break
-        host.restore()
+        # Either way of going on must do: the same call again, or what a new session does.
+        if steps % 2:
+            host.restore()
+        else:
+            host.remove(plan)
         assert picture(host) == before, f"debris after dying at step {steps} of the removal"
         steps += 1
-    assert steps > 2
+    assert steps > 1
     assert picture(host) == before
 
 

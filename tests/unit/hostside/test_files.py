@@ -55,6 +55,17 @@ def test_read_json(tmp_path: Path) -> None:
         assert files.read_json(path) == value
 
 
+def test_debris_of_the_dead_goes_and_work_of_the_living_stays(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = [f".a.json.{dead.pid}.1.tmp", f".a.json.{os.getpid()}.1.tmp", "a.json", ".tmp", "x.1.1.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    files.remove_debris(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(names[1:])
+    files.remove_debris(tmp_path / "absent")
+
+
 def test_ensure_folder_sets_its_mode(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     for mode in (0o711, 0o700, 0o700):

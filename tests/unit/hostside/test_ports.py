@@ -180,3 +180,18 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.
 def test_syncing_what_is_gone_already_is_fine(tmp_path: Path) -> None:
     ports.sync([tmp_path / "gone.json"])
     ports.sync([])
+
+
+def test_a_removal_that_began_is_known_until_it_ends(tmp_path: Path) -> None:
+    ports.folder(tmp_path).mkdir()
+    plan = port(10)
+    assert ports.begin_removal(tmp_path, plan["id"]) is None
+    ports.write(plan, tmp_path)
+    for _ in range(2):
+        left = ports.begin_removal(tmp_path, plan["id"])
+        assert left is not None and ports.read(left) == plan
+        assert ports.Cache().read(tmp_path) == []
+        assert ports.leaving(tmp_path) == [left]
+    ports.end_removal([left])
+    assert ports.leaving(tmp_path) == []
+    ports.end_removal([])
