@@ -88,7 +88,7 @@ def _checked(size_bytes: Any, listed: List[Any]) -> List[Block]:
     count = -(-size_bytes // BLOCK_BYTES)
     for index, sha256, url in listed:
         if type(index) is not int or not 0 <= index < count or not is_digest(sha256) or not isinstance(url, str):
-            raise Failure(codes.INTERNAL, f"not a block: {[index, sha256, url]!r}", transient=False)
+            raise Failure(codes.INTERNAL, f"not a block: {[index, sha256]!r}", transient=False)
     return [(index, sha256, url) for index, sha256, url in listed]
 
 
@@ -183,7 +183,9 @@ class _Fetcher:
             except CorruptObject as error:
                 failure = Failure(codes.CORRUPT_BLOCK, str(error), transient=False)
             except (OSError, http.client.HTTPException) as error:
-                failure = Failure(codes.UNAVAILABLE, f"{url}: {error or type(error).__name__}", transient=True)
+                failure = Failure(
+                    codes.UNAVAILABLE, f"{_unsigned(url)}: {error or type(error).__name__}", transient=True
+                )
             self.close()
             if attempt == ATTEMPTS or self._stop.wait(pause):
                 break
@@ -216,8 +218,13 @@ class _Fetcher:
         return data
 
 
+def _unsigned(url: str) -> str:
+    """Return a URL without its query: the signature in it opens the block to whoever reads a log."""
+    return url.partition("?")[0]
+
+
 def _connect(parts: urllib.parse.SplitResult) -> http.client.HTTPConnection:
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Failure(codes.INTERNAL, f"not the URL of a block: {parts.geturl()!r}", transient=False)
+        raise Failure(codes.INTERNAL, f"not the URL of a block: {_unsigned(parts.geturl())!r}", transient=False)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     return kind(parts.hostname, parts.port, timeout=REQUEST_SECONDS)

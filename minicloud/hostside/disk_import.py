@@ -1,9 +1,10 @@
 """The job `import_disk`: turns an image file into a snapshot in the object store of this machine.
 
-Arguments: {"path", "format", "object_folder", "snapshot_id", "max_bytes", "remove_source"}. Inspects the file before
-anything else reads it, lets qemu-img convert qcow2 once, cuts the disk into blocks, stores what the store does not
-have, commits the manifest. Result: {"virtual_size_bytes", "manifest_digest", "blocks", "new_blocks"}. A refused image
-fails with INVALID_IMAGE and a sentence that its owner may be shown. Run by jobs.py, on the controller's machine.
+Arguments: {"path", "format", "object_folder", "snapshot_id", "max_bytes", "remove_source"}; `path` has no links in it.
+Inspects the file before anything else reads it, lets qemu-img convert qcow2 once, cuts the disk into blocks, stores
+what the store does not have, commits the manifest. Result: {"virtual_size_bytes", "manifest_digest", "blocks",
+"new_blocks"}. A refused image fails with INVALID_IMAGE and a sentence that its owner may be shown. Run by jobs.py, on
+the controller's machine.
 
 `remove_source` says the file is an upload of our own, which the controller removes when the import has ended: nobody
 else writes it. Any other qcow2 is copied first (a reflink where the file system has it), so that what has been
@@ -162,6 +163,10 @@ def _opened_source(path: str, max_bytes: int) -> Iterator[int]:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise Rejected("This is not a regular file.")
+        # Whoever may import was asked about this path with every link resolved. Somebody who may write in an import
+        # folder can put a link in the place of one of its folders since, and have us read what is root's.
+        if os.readlink(f"/proc/self/fd/{fd}") != path:
+            raise Rejected("The file was moved, or its path leads over a link.")
         if found.st_size > max_bytes * _SOURCE_OVERHEAD + _SOURCE_SLACK_BYTES:
             raise Rejected(f"The file has {found.st_size} bytes, more than are allowed.")
         yield fd

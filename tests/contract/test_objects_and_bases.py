@@ -218,6 +218,16 @@ def test_a_backing_file_is_refused_and_never_read(machine: Machine, tmp_path: Pa
     assert machine.store.list_snapshots() == []
 
 
+def test_a_folder_that_became_a_link_leads_to_nobodys_file(machine: Machine, tmp_path: Path) -> None:
+    secrets, allowed = tmp_path / "secrets", tmp_path / "allowed"
+    secrets.mkdir()
+    (secrets / "image").write_bytes(b"root's" * 1000)
+    allowed.symlink_to(secrets)
+    status = machine.import_file(allowed / "image", "raw")
+    assert (status["state"], status["error_code"]) == ("failed", codes.INVALID_IMAGE)
+    assert machine.store.list_snapshots() == []
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
