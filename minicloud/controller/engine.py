@@ -50,8 +50,8 @@ class Engine:
 
     def lease(self, limit: int) -> list[Task]:
         """Lease up to `limit` due tasks, at most one per lease group."""
-        now_us = self.context.clock.now_us()
-        return self.context.store.write(lambda tx: queries.lease_tasks(tx, self.context.incarnation, limit, now_us))
+        steady_us = self.context.clock.steady_us()
+        return self.context.store.write(lambda tx: queries.lease_tasks(tx, self.context.incarnation, limit, steady_us))
 
     def advance(self, task: Task) -> None:
         """Run a leased task until it naps or is done. The lease is given back with the last commit.
@@ -110,7 +110,7 @@ class Engine:
             tx.tasks.delete(task.id)
             return None
         facts = row.facts if verdict.facts is None else verdict.facts
-        now_us = self.context.clock.now_us()
+        now_us = self.context.clock.steady_us()
         if isinstance(verdict, Hop):
             return tx.tasks.update(
                 task.id,

@@ -37,6 +37,7 @@ class Worker:
         self._stopping = False
         self._running: dict[str, float] = {}
         self._reported: set[str] = set()
+        self._unreleased: dict[str, Task] = {}
         self._seen: dict[str, tuple[int, float]] = {}
         self._beat_at = float("-inf")
         self._main = threading.Thread(target=self._loop, name="worker", daemon=True)
@@ -75,6 +76,7 @@ class Worker:
             wait_seconds = IDLE_SECONDS
             try:
                 self._beat()
+                self._release_failed()
                 if free > 0:
                     tasks = self._engine.lease(free)
                     for task in tasks:
@@ -97,9 +99,9 @@ class Worker:
         try:
             self._engine.advance(task)
         except Exception:
-            # The lease stays: the task is looked at again when the store answers and this holder's lease is void.
             log.exception("task %s could not be committed", task.id)
-            self._release(task)
+            with self._changed:
+                self._unreleased[task.id] = task
         finally:
             with self._changed:
                 self._running.pop(task.id, None)
@@ -107,19 +109,25 @@ class Worker:
                 self._wanted = True
                 self._changed.notify_all()
 
-    def _release(self, task: Task) -> None:
-        """Give a lease back whose commit failed, so that the task is tried again soon."""
-        now_us = self._clock.now_us()
-        try:
-            self._store.write(lambda tx: queries.release_lease(tx, task.id, task.lease_epoch, now_us + MICROSECONDS))
-        except Exception:
-            log.exception("task %s keeps its lease until a restart", task.id)
+    def _release_failed(self) -> None:
+        """Give leases back whose commits failed, so that their tasks are tried again soon. Raises what the store does:
+        a store that fails does so for longer than one task runs, and no lease may outlive its holder's interest.
+        """
+        with self._changed:
+            tasks = list(self._unreleased.values())
+        if not tasks:
+            return
+        due_us = self._clock.steady_us() + int(BROKEN_STORE_SECONDS * MICROSECONDS)
+        self._store.write(lambda tx: [queries.release_lease(tx, task.id, task.lease_epoch, due_us) for task in tasks])
+        with self._changed:
+            for task in tasks:
+                del self._unreleased[task.id]
 
     def _seconds_until_due(self) -> float:
         due_us = self._store.read(queries.next_due_us)
         if due_us is None:
             return IDLE_SECONDS
-        return min(IDLE_SECONDS, max(0.0, (due_us - self._clock.now_us()) / MICROSECONDS))
+        return min(IDLE_SECONDS, max(0.0, (due_us - self._clock.steady_us()) / MICROSECONDS))
 
     def _report_stuck(self) -> None:
         now = self._clock.monotonic_seconds()

@@ -138,7 +138,7 @@ _other = schema.tasks.alias("other")
 _DUE = (
     select(*TASKS.columns)
     .where(
-        _tasks.due_us <= bindparam("now_us"),
+        _tasks.due_us <= bindparam("steady_us"),
         _tasks.lease_holder.is_(None),
         ~select(_other.c.id)
         .where(
@@ -147,7 +147,7 @@ _DUE = (
             or_(
                 _other.c.lease_holder.is_not(None),
                 and_(
-                    _other.c.due_us <= bindparam("now_us"),
+                    _other.c.due_us <= bindparam("steady_us"),
                     or_(
                         _other.c.due_us < _tasks.due_us,
                         and_(_other.c.due_us == _tasks.due_us, _other.c.id < _tasks.id),
@@ -169,13 +169,13 @@ _LEASE = (
 _NEXT_DUE = select(func.min(_tasks.due_us)).where(_tasks.lease_holder.is_(None))
 
 
-def lease_tasks(tx: Tx, holder: str, limit: int, now_us: int) -> list[Task]:
+def lease_tasks(tx: Tx, holder: str, limit: int, steady_us: int) -> list[Task]:
     """Lease up to `limit` tasks that are due and return them as leased, longest due first.
 
     Of one lease group only one task is leased at a time; a lease raises the task's epoch, which fences what its
     earlier holders might still commit or tell a host.
     """
-    due = [row.id for row in tx.connection.execute(_DUE, {"now_us": now_us, "limit": min(limit, IN_CHUNK)})]
+    due = [row.id for row in tx.connection.execute(_DUE, {"steady_us": steady_us, "limit": min(limit, IN_CHUNK)})]
     if not due:
         return []
     rows = tx.connection.execute(_LEASE, {"ids": due, "holder": holder})
@@ -199,7 +199,7 @@ def void_leases(tx: Tx, holder: str | None = None) -> int:
     A daemon that owns its SQLite database alone calls it with None as it starts. Epochs stay, so that what a
     predecessor still does anywhere is refused once the task is leased again. Returns how many leases ended.
     """
-    leased = update(schema.tasks).where(_tasks.lease_holder.is_not(None)).values(lease_holder=None, due_us=tx.now_us)
+    leased = update(schema.tasks).where(_tasks.lease_holder.is_not(None)).values(lease_holder=None, due_us=tx.steady_us)
     controllers = delete(schema.controllers)
     if holder is not None:
         leased = leased.where(_tasks.lease_holder == holder)
@@ -227,7 +227,7 @@ def heartbeat(tx: Tx, incarnation: str) -> dict[str, int]:
 
 
 def next_due_us(tx: Tx) -> int | None:
-    """Return when the first task that nobody leased is due, in UTC microseconds."""
+    """Return when the first task that nobody leased is due, on the steady clock."""
     return tx.connection.execute(_NEXT_DUE).scalar()
 
 
@@ -248,7 +248,7 @@ class TasksOverview:
 def tasks_overview(tx: Tx, limit: int = 20) -> TasksOverview:
     """Return how work stands, with up to `limit` failing tasks, those that failed most often first."""
     counts = select(_tasks.kind, _tasks.step, func.count()).group_by(_tasks.kind, _tasks.step)
-    overdue = and_(_tasks.lease_holder.is_(None), _tasks.due_us <= tx.now_us)
+    overdue = and_(_tasks.lease_holder.is_(None), _tasks.due_us <= tx.steady_us)
     failing = (
         select(*TASKS.columns)
         .where(_tasks.last_error.is_not(None))

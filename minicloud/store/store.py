@@ -58,7 +58,7 @@ class Store:
             try:
                 with self._backend.connect(Isolation.READ) as connection, connection.begin():
                     self._check_revision(connection)
-                    return fn(Tx(connection, self._clock.now_us(), writable=False))
+                    return fn(Tx(connection, self._clock, writable=False))
             except DBAPIError as error:
                 raise self._translated(error) from error
             except PoolTimeoutError as error:
@@ -119,7 +119,7 @@ class Store:
         try:
             with self._backend.connect(Isolation.WRITE) as connection, connection.begin():
                 self._check_revision(connection)
-                tx = Tx(connection, self._clock.now_us(), writable=True)
+                tx = Tx(connection, self._clock, writable=True)
                 result = fn(tx)
                 tx.flush()
                 woken = tx.woken

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, update
 
+from minicloud.clock import Clock
 from minicloud.model.resources import (
     AccessKey,
     Account,
@@ -60,10 +61,14 @@ _WAKE = (
 
 
 class Tx:
-    """The state of the cloud inside one transaction. `now_us` is when it began, in UTC microseconds."""
+    """The state of the cloud inside one transaction. `now_us` is when it began, in UTC microseconds.
 
-    def __init__(self, connection: Connection, now_us: int, writable: bool) -> None:
-        self.now_us = now_us
+    `steady_us` is the same moment on the clock that tasks are due by, which wall time's jumps do not move.
+    """
+
+    def __init__(self, connection: Connection, clock: Clock, writable: bool) -> None:
+        self.now_us = clock.now_us()
+        self.steady_us = clock.steady_us()
         self._connection = connection
         self._writable = writable
         self._new_tasks: list[Task] = []
@@ -124,12 +129,12 @@ class Tx:
                 step=step,
                 facts={} if facts is None else facts,
                 attempt=0,
-                due_us=self.now_us,
+                due_us=self.steady_us,
                 lease_group=lease_group or id,
                 lease_holder=None,
                 lease_epoch=0,
                 wake_count=0,
-                step_started_us=self.now_us,
+                step_started_us=self.steady_us,
                 last_error=None,
                 created_us=self.now_us,
             )
@@ -149,7 +154,7 @@ class Tx:
             self._tasks.insert_many(new)
         if self._to_wake:
             ids, self._to_wake = list(self._to_wake), {}
-            self._connection.execute(_WAKE, [{"w_id": id, "v_now_us": self.now_us} for id in ids])
+            self._connection.execute(_WAKE, [{"w_id": id, "v_now_us": self.steady_us} for id in ids])
 
     def _must_write(self) -> None:
         if not self._writable:

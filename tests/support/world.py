@@ -303,7 +303,7 @@ class World:
         except StoreError as error:
             self.note(f"{task_id} {task.step}: {error}")
             if incarnation == self.incarnation:
-                due_us = self.clock.now_us() + 1_000_000
+                due_us = self.clock.steady_us() + 1_000_000
                 self.store.write(lambda tx: queries.release_lease(tx, task.id, task.lease_epoch, due_us))
             return
         self.note(f"{task_id} {task.step} -> {following.step if following else 'nap'}")
@@ -327,7 +327,7 @@ class World:
         waits = []
         due_us = self.store.read(queries.next_due_us)
         if due_us is not None:
-            waits.append(max(0.0, (due_us - self.clock.now_us()) / 1e6))
+            waits.append(max(0.0, (due_us - self.clock.steady_us()) / 1e6))
         for host in (*self.hosts, self.jobs):
             at = host.next_at()
             if at is not None:
@@ -465,7 +465,7 @@ def _is_at_rest(tx: Tx) -> bool:
             return False
     resting = {("instance", "watch"), ("instance", "rest"), ("instance", "forget")}
     return all(
-        (task.kind, task.step) in resting and task.last_error is None and task.due_us > tx.now_us
+        (task.kind, task.step) in resting and task.last_error is None and task.due_us > tx.steady_us
         for task in tx.tasks.where()
     )
 
