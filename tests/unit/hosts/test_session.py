@@ -211,15 +211,17 @@ def test_a_call_that_waited_too_long_for_a_thread_is_not_begun(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("minicloud.hostside.session.THREADS", 1)
-    release, begun = threading.Event(), []
+    release, taken, begun = threading.Event(), threading.Event(), []
 
     def handle(verb: str, arguments: dict[str, Any], deadline: float) -> Any:
         begun.append(verb)
+        taken.set()
         return release.wait(10)
 
     session, _ = connect(handle)
     slow = threading.Thread(target=session.call, args=("slow", {}))
     slow.start()
+    assert taken.wait(10)
     with pytest.raises(TransientError):
         session.call("late", {}, timeout_seconds=0.05)
     release.set()
