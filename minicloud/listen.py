@@ -26,6 +26,12 @@ from minicloud.errors import ConfigError
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 10
+# Anybody may connect. One address alone can take neither every place of a request (api/app.py has 128) nor, together
+# with others, the descriptors that the daemon needs for its hosts.
+MAX_CONNECTIONS = 512
+MAX_CONNECTIONS_PER_ADDRESS = 100
+# uvicorn's own bound begins with the first answer; who never asks anything would stay for ever.
+IDLE_SECONDS = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ async def listen(config: Config, doors: Doors) -> None:
     """Serve both doors until a signal ends the daemon. Raises ConfigError when an address cannot be used."""
     signed = uvicorn.Config(
         doors.endpoint,
-        http="h11",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -48,7 +54,7 @@ async def listen(config: Config, doors: Doors) -> None:
         server_header=False,
         proxy_headers=False,
         date_header=True,
-        timeout_keep_alive=75,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     door = uvicorn.Config(
@@ -92,6 +98,39 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP for strangers: so many connections and no more, and none that has no whole request for long."""
+
+    _idle_at: object | None = None
+    _look_again: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        address = self._address()
+        same = sum(isinstance(one, BoundedProtocol) and one._address() == address for one in self.connections)
+        if len(self.connections) > MAX_CONNECTIONS or same > MAX_CONNECTIONS_PER_ADDRESS:
+            transport.abort()
+            return
+        self._end_if_idle()
+
+    def _address(self) -> str | None:
+        return self.client[0] if self.client else None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look_again is not None:
+            self._look_again.cancel()
+        super().connection_lost(exc)
+
+    def _end_if_idle(self) -> None:
+        """End the connection if it is idle, and was so after the same request when this looked the last time."""
+        idle_at = (self.cycle,) if self.cycle is None or self.cycle.response_complete else None
+        if idle_at is not None and idle_at == self._idle_at:
+            self.transport.close()
+            return
+        self._idle_at = idle_at
+        self._look_again = self.loop.call_later(IDLE_SECONDS, self._end_if_idle)
 
 
 class PeerCredentialsProtocol(H11Protocol):
