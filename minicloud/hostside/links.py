@@ -181,9 +181,7 @@ def apply(old: Goal, new: Goal, trusted: bool, lock: int) -> None:
     """
     with _refusals(f"taking public addresses from {(old['transit'] or {}).get('netns')}"):
         _withdraw_public_addresses(old, new)
-    doomed = [name for name in stale_links(old, new) if _exists(name)]
-    if doomed:
-        commands.run(["ip", "-batch", "-"], _text([f"link del dev {name}" for name in doomed]), keep=(lock,))
+    _remove_links(stale_links(old, new), lock)
     if new["transit"] is None:
         return
     part = difference(old if trusted else NOTHING, new)
@@ -200,6 +198,18 @@ def apply(old: Goal, new: Goal, trusted: bool, lock: int) -> None:
         )
     with _refusals(f"leading public addresses to {netns}"):
         _lead_public_addresses(part["public"], new["transit"])
+
+
+def _remove_links(names: List[str], lock: int) -> None:
+    # Links also go by themselves, some time after somebody deleted the namespace their other ends were in.
+    doomed = [name for name in names if _exists(name)]
+    while doomed:
+        text = _text([f"link del dev {name}" for name in doomed])
+        commands.run(["ip", "-batch", "-"], text, accepted=(0, 1, 2), keep=(lock,))
+        left = [name for name in doomed if _exists(name)]
+        if left == doomed:
+            raise Failure("network-refused", f"links remain: {' '.join(left)}", transient=True)
+        doomed = left
 
 
 def default_uplink() -> Optional[str]:

@@ -90,8 +90,10 @@ def picture(host: ScratchHost) -> dict[str, str]:
             sorted(
                 str(path.relative_to(host.folder))
                 for path in host.folder.rglob("*")
-                # What servers write when they have started is there or not; their folders tell enough.
-                if not path.name.startswith("supervisor") and path.name not in ("secret", "leases")
+                # What servers write when they have started, and locks of whoever is at work, may be there or not.
+                if not path.name.startswith("supervisor")
+                and path.name not in ("secret", "leases")
+                and path.parent.name != "locks"
             )
         ),
     }
