@@ -59,6 +59,15 @@ def prepare(state_folder: str) -> None:
     files.ensure_folder(Path(state_folder))
     fences.forget_ended(state_folder, time.time())
     if ports.folder(Path(state_folder)).exists():
+        _restore_meanwhile(state_folder)
+
+
+_restoring = threading.Lock()
+
+
+def _restore_meanwhile(state_folder: str) -> None:
+    """Restore the network in the background, unless that is going on."""
+    if _restoring.acquire(blocking=False):
         threading.Thread(target=_restore, args=(state_folder,), name="restore", daemon=True).start()
 
 
@@ -67,6 +76,8 @@ def _restore(state_folder: str) -> None:
         supervisor.restore(state_folder)
     except Failure as failure:
         sys.stderr.write(f"session: restoring the network: {failure}\n")
+    finally:
+        _restoring.release()
 
 
 def call(state_folder: str, verb: str, arguments: Dict[str, Any], deadline: float) -> Any:
@@ -151,9 +162,17 @@ def clean_job(call: Call, name: str, epoch: int) -> None:
 
 
 def inventory(call: Call) -> Dict[str, Any]:
-    """List what this host holds under minicloud's names, but for domains, which libvirt knows."""
+    """List what this host holds under minicloud's names, but for domains, which libvirt knows.
+
+    Controllers ask every few minutes. A session may last for months, so this is also when fences are forgotten, and
+    when rules that somebody flushed or servers that somebody killed come back although no instance comes or goes.
+    """
+    fences.forget_ended(call.state_folder, time.time())
+    held_ports = network.list_ports(call.state_folder)
+    if held_ports:
+        _restore_meanwhile(call.state_folder)
     return {
-        "ports": network.list_ports(call.state_folder),
+        "ports": held_ports,
         "routers": network.list_routers(),
         "disk_paths": pools.list_disks(call.state_folder),
         "jobs": jobs.names(call.state_folder),

@@ -27,6 +27,7 @@ def ports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(network, "ensure_no_ports", lambda ids, folder: asked.append(("remove", list(ids))))
     monkeypatch.setattr(network, "list_ports", lambda folder: ["eni-1"])
     monkeypatch.setattr(network, "list_routers", lambda: ["mcr-1"])
+    monkeypatch.setattr(supervisor, "restore", lambda folder: None)
     return asked
 
 
@@ -187,3 +188,42 @@ def test_a_session_restores_the_network_of_hosts_only(
         thread.join()
     assert restored.is_set()
     assert "no nft" in capsys.readouterr().err
+
+
+def test_an_inventory_restores_what_somebody_took_while_the_session_lasts(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored = threading.Event()
+    begun: list[str] = []
+    goes_on = threading.Event()
+
+    def restore(folder: str) -> None:
+        begun.append(folder)
+        restored.set()
+        assert goes_on.wait(10)
+
+    monkeypatch.setattr(supervisor, "restore", restore)
+    for thread in threading.enumerate():
+        if thread.name == "restore":
+            thread.join(10)
+    host.call("inventory")
+    assert restored.wait(10)
+    host.call("inventory")
+    goes_on.set()
+    assert begun == [host.state]
+    monkeypatch.setattr(network, "list_ports", lambda folder: [])
+    for thread in threading.enumerate():
+        if thread.name == "restore":
+            thread.join(10)
+    host.call("inventory")
+    assert begun == [host.state]
+
+
+def test_an_inventory_forgets_fences_that_ended_long_ago(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.call("ensure_no_instance", removal=host.removal(is_last=True), epoch=1)
+    fence = Path(host.state, "fences", INSTANCE)
+    assert fence.exists()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 8 * 24 * 3600)
+    host.call("inventory")
+    assert not fence.exists()
