@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -143,8 +144,12 @@ def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
     directory = LibvirtHostDirectory(config.state_folder, key_path, config.virt_type, clock)
     stack.callback(directory.close)
 
+    syncing = threading.Lock()
+
     def hosts_changed() -> None:
-        _sync_hosts(store, directory)
+        # One at a time: what one call read before another's change must not be put over it.
+        with syncing:
+            _sync_hosts(store, directory)
 
     local_session = HostSession("controller", LocalTransport(), clock)
     stack.callback(local_session.close)
