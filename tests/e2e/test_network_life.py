@@ -71,9 +71,14 @@ def await_servers(host: ScratchHost, without: set[int] = frozenset()) -> dict[st
 
 
 def supervisors(host: ScratchHost) -> list[int]:
-    """Return the pids of the supervisor (the elder) and its twin."""
-    listing = host.run("ps", "-ww", "-eo", "pid,args").stdout.splitlines()
-    return sorted(int(line.split()[0]) for line in listing if f" supervisor {host.folder}" in line and "-c " in line)
+    """Return the pids of the supervisor, which holds the lock, and of its twin; nothing while they are incomplete."""
+    lock = host.folder / "supervisor.lock"
+    if not lock.exists():
+        return []
+    inode = f":{lock.stat().st_ino} "
+    holders = [line.split()[4] for line in host.run("cat", "/proc/locks").stdout.splitlines() if inode in line]
+    twins = host.run("pgrep", "-P", holders[0], "-f", " supervisor ", check=False).stdout.split() if holders else []
+    return [int(holders[0]), int(twins[0])] if len(holders) == len(twins) == 1 else []
 
 
 def picture(host: ScratchHost) -> dict[str, str]:
@@ -196,7 +201,7 @@ def test_many_calls_at_once_end_as_one_would(host: ScratchHost) -> None:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
     await_servers(host)
-    assert len(supervisors(host)) == 2
+    eventually(lambda: len(supervisors(host)) == 2)
     routes = host.run("ip", "route").stdout
     assert all(f"{plan['public_ip']} via 100.127.0.1" in routes for plan in plans)
     for plan in (plans[0], plans[-1]):
@@ -546,7 +551,7 @@ def test_the_supervisor_outlives_being_killed_and_takes_its_servers_over(host: S
         host.kill(elders[victim])
         eventually(
             lambda elders=elders, victim=victim: (  # type: ignore[misc]
-                len(supervisors(host)) == 2 and elders[victim] not in supervisors(host)
+                len(now := supervisors(host)) == 2 and elders[victim] not in now
             )
         )
         assert servers(host) == before
@@ -558,8 +563,8 @@ def test_the_supervisor_outlives_being_killed_and_takes_its_servers_over(host: S
 def test_a_lost_supervisor_is_started_by_the_next_call(host: ScratchHost) -> None:
     host.ensure(port(10))
     before = await_servers(host)
+    eventually(lambda: len(supervisors(host)) == 2)
     host.run("kill", "-9", *map(str, supervisors(host)))
-    eventually(lambda: not supervisors(host))
     host.kill(before["dnsmasq"])
     host.ensure(port(11))
     await_servers(host, without={before["dnsmasq"]})
@@ -570,6 +575,7 @@ def test_a_lost_supervisor_is_started_by_the_next_call(host: ScratchHost) -> Non
 def test_another_version_replaces_the_supervisor_and_what_it_started(host: ScratchHost) -> None:
     host.ensure(port(10))
     before = await_servers(host)
+    eventually(lambda: len(supervisors(host)) == 2)
     elders = supervisors(host)
     copy = host.folder / "newer" / "minicloud"
     subprocess.run(["mkdir", "-p", str(copy)], check=True)
@@ -583,7 +589,7 @@ def test_another_version_replaces_the_supervisor_and_what_it_started(host: Scrat
     host.run(sys.executable, "-I", "-S", "-c", program, str(copy.parent), str(host.folder))
     after = await_servers(host, without={before["metadata"]})
     assert after["dnsmasq"] == before["dnsmasq"]
-    eventually(lambda: not set(elders) & set(supervisors(host)) and len(supervisors(host)) == 2)
+    eventually(lambda: len(now := supervisors(host)) == 2 and not set(elders) & set(now))
     assert guest_of(host, port(10)).get("/latest/meta-data/local-ipv4") == (200, "10.0.1.10")
 
 
@@ -591,6 +597,7 @@ def test_somebody_elses_processes_in_a_router_are_not_touched(host: ScratchHost)
     host.ensure(port(10))
     await_servers(host)
     with host.popen("sleep", "100", netns=ROUTER) as watcher:
+        eventually(lambda: len(supervisors(host)) == 2)
         host.run("kill", "-9", *map(str, supervisors(host)))
         host.restore()
         assert watcher.poll() is None
