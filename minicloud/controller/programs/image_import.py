@@ -97,7 +97,8 @@ class ImportProgram:
                 tx.snapshots.delete(row.snapshot_id)
             if row.image_id and tx.images.get(row.image_id):
                 tx.images.delete(row.image_id)
-            tx.tags.delete(row.snapshot_id, None)
+            for id in filter(None, (row.snapshot_id, row.image_id)):
+                tx.tags.delete(id, None)
 
         return Hop("cleanup", writes=writes)
 
