@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ INSTANCE = "quickstart"
 KEY = "quickstart"
 SSH_SECONDS = 300.0
 SSH_POLL_SECONDS = 0.25
+PROBE_SECONDS = 60.0
+NEXT_STEP = "Run it again to go on from here, or scripts/quickstart --down to remove all it made."
 CONSOLE_LINES = 12
 
 
@@ -47,11 +50,15 @@ def main(arguments: list[str]) -> int:
             stages.times.append(("installing what is missing (scripts/setup)", int(arguments[1]) / 1e6))
             bring_up(places, keep, stages)
     except LabError as error:
-        print(f"quickstart: {error}", file=sys.stderr)
-        print("Run it again to go on from here, or scripts/quickstart --down to remove it all.", file=sys.stderr)
+        print(f"quickstart: {error}\n{NEXT_STEP}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(f"quickstart: interrupted\n{NEXT_STEP}", file=sys.stderr)
         return 130
+    except Exception:
+        traceback.print_exc()
+        print(f"quickstart: this is a bug\n{NEXT_STEP}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -127,11 +134,17 @@ def wait_for_ssh(ssh: list[str]) -> str:
     deadline = time.monotonic() + SSH_SECONDS
     probe = [ssh[0], "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", *ssh[1:], "uname -srn"]
     while True:
-        answer = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-        if answer.returncode == 0:
-            return answer.stdout.strip()
+        try:
+            answer = subprocess.run(
+                probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_SECONDS
+            )
+            if answer.returncode == 0:
+                return answer.stdout.strip()
+            trouble = answer.stderr.strip()
+        except subprocess.TimeoutExpired:
+            trouble = f"it took a connection, and said nothing for {PROBE_SECONDS:.0f} s"
         if time.monotonic() > deadline:
-            raise LabError(f"the guest does not answer ssh after {SSH_SECONDS:.0f} s: {answer.stderr.strip()}")
+            raise LabError(f"the guest does not answer ssh after {SSH_SECONDS:.0f} s: {trouble}")
         time.sleep(SSH_POLL_SECONDS)
 
 

@@ -175,6 +175,111 @@ def test_things_are_counted_in_english(number: int, shown: str) -> None:
     assert count(number, "host") == shown
 
 
+class FakeMachine:
+    """Plays systemd and the minicloud of a machine: what is run is remembered, the daemon listens once started."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.listening = False
+        self.answers: dict[str, Any] = {}
+        self.folders = [tmp_path / name for name in ("etc", "var", "run")]
+        self.place = places.MachinePlace(Path("/checkout"), "box")
+        monkeypatch.setattr(places, "CONFIG_FOLDER", self.folders[0])
+        monkeypatch.setattr(places, "STATE_FOLDER", self.folders[1])
+        monkeypatch.setattr(places, "SOCKET", str(self.folders[2] / "minicloud.sock"))
+        monkeypatch.setattr(places, "run", self.run)
+        monkeypatch.setattr(lab_cloud, "is_listening", lambda path: self.listening)
+        monkeypatch.setattr(lab_cloud, "start_image_build", lambda project: None)
+        monkeypatch.setattr(lab_cloud, "finish_image_build", lambda build: Path("/cache/tiny.qcow2"))
+
+    def run(self, argv: list[str], *, may_fail: bool = False) -> str:
+        call = " ".join(argv).removeprefix("/checkout/.venv/bin/")
+        self.calls.append(call)
+        self.listening = self.listening or call.startswith("systemd-run")
+        return json.dumps(self.answers.get(call, []))
+
+    def take_calls(self) -> list[str]:
+        taken, self.calls = self.calls, []
+        return taken
+
+
+def test_a_machine_with_systemd_gets_a_unit_a_host_and_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = FakeMachine(tmp_path, monkeypatch)
+    machine.place.up(Stages(quiet=True))
+    assert machine.take_calls() == [
+        "minicloud init",
+        "systemd-run --unit=minicloud-quickstart.service --property=KillMode=process --property=LimitNOFILE=65536"
+        " --collect --quiet /checkout/.venv/bin/minicloud serve",
+        "minicloud host ls --json",
+        "minicloud host add box --zone local-1a",
+        "minicloud image ls --json",
+        "minicloud image register /cache/tiny.qcow2 --name tiny --ssh-user ec2-user",
+    ]
+    assert (machine.folders[0] / "minicloud.yaml").read_text() == places.CONFIG
+
+    # Again: only what is missing is made.
+    machine.answers = {
+        "minicloud host ls --json": [{"Name": "box", "HostId": "h-1"}],
+        "minicloud image ls --json": [{"Name": "tiny"}],
+    }
+    machine.place.up(Stages(quiet=True))
+    assert machine.take_calls() == ["minicloud init", "minicloud host ls --json", "minicloud image ls --json"]
+
+    machine.listening = False
+    machine.answers["minicloud instance ls --json"] = [{"InstanceId": "i-1"}, {"InstanceId": "i-2"}]
+    machine.place.down(Stages(quiet=True))
+    calls = machine.take_calls()
+    assert calls[0].startswith("systemd-run"), "only the daemon can take guests away: it is started for that"
+    assert calls[1:] == [
+        "minicloud instance ls --json",
+        "minicloud instance terminate i-1 i-2",
+        "minicloud host ls --json",
+        "minicloud host rm h-1",
+        "systemctl stop minicloud-quickstart.service",
+        "systemctl kill --signal=SIGKILL minicloud-quickstart.service",
+    ]
+    assert not any(folder.exists() for folder in machine.folders)
+    machine.place.down(Stages(quiet=True))
+    assert machine.take_calls() == [], "there is nothing to take down twice"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "shown"),
+    [
+        (state.LabError("no host answers"), 1, "quickstart: no host answers"),
+        (KeyboardInterrupt(), 130, "quickstart: interrupted"),
+        (KeyError("PublicIpAddress"), 1, "KeyError: 'PublicIpAddress'"),
+    ],
+)
+def test_whatever_fails_ends_with_the_next_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, status: int, shown: str
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main, "bring_up", fail)
+    assert main.main(["--up", "0"]) == status
+    said = capsys.readouterr().err
+    assert shown in said
+    assert said.splitlines()[-1] == main.NEXT_STEP
+
+
+def test_a_guest_that_takes_connections_and_says_nothing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "ssh"
+    program.write_text(
+        f"#!/bin/sh\n[ -e {tmp_path}/asked ] && echo Linux tiny && exit\ntouch {tmp_path}/asked; exec sleep 9\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(main, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(main, "SSH_POLL_SECONDS", 0.0)
+    ssh = main.render_ssh("10.99.1.4", tmp_path / "key.pem", tmp_path / "known_hosts")
+    assert main.wait_for_ssh([str(program), *ssh[1:]]) == "Linux tiny"
+
+
 def test_stages_are_timed_and_a_failed_one_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
     ticks = iter([0.0, 1.5, 2.0, 2.25])
     stages = Stages(clock=lambda: next(ticks))
