@@ -82,6 +82,7 @@ class Simulation:
             (self._befall_host, 2),
             (self._befall_guest, 3),
             (self.world.crash, 1),
+            (self._jump_wall_clock, 1),
             (self.world.pause_controller, 1),
             (self.world.step_zombie, 2),
         )
@@ -161,6 +162,11 @@ class Simulation:
             finally:
                 self._inside_call = False
 
+    def _jump_wall_clock(self) -> None:
+        seconds = self.source.choice((-3600.0, 3600.0))
+        self.world.note(f"wall clock jumps by {seconds}")
+        self.world.clock.jump_wall(seconds)
+
     def _let_time_pass(self) -> None:
         self.world.clock.advance(self.source.choice((0.01, 0.1, 1.0, 5.0, 30.0, 130.0)))
         self.world.settle_hosts()
@@ -215,7 +221,9 @@ class Simulation:
             self._ask(self.world.terminate, row.id)
         self.world.rest()
         assert_no_debris(self.world)
+        # As long as terminated instances are shown, however far back wall time has jumped.
         self.world.clock.advance(2 * DEADLINES.terminated_visible_seconds)
+        self.world.clock.jump_wall(100 * 3600.0)
         tasks_left = self.world.store.read
         self.world.run_until(lambda: tasks_left(lambda tx: tx.tasks.count()) == 0)
         assert tasks_left(lambda tx: (tx.tasks.count(), tx.instances.count())) == (0, 0), self.world.story()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -64,12 +65,15 @@ class World:
         spool_folder: Path | None = None,
         host_vcpus: int = 64,
         deadlines: Deadlines | None = None,
+        clock: Any = None,
+        store: CheckedStore | None = None,
     ) -> None:
-        self.clock = ManualClock()
+        # A ManualClock unless given: only then do run_until and rest work.
+        self.clock = clock or ManualClock()
         self.source = source or random.Random(0)
         # All that the run did, for a failure to show.
         self.log: deque[str] = deque(maxlen=400)
-        self.store = open_store(self.clock)
+        self.store = store or open_store(self.clock)
         state_folder = str(spool_folder.parent) if spool_folder else "/nonexistent"
         self.config = Config(
             region=REGION, state_folder=state_folder, reserved_memory_mib=0, deadlines=deadlines or Deadlines()
@@ -87,11 +91,14 @@ class World:
         self.job_failures: list[str] = []
         self.faults = _WithJobFailures(faults, self.job_failures)
         self.hosts: list[FakeHost] = []
-        shape = (host_count, host_vcpus)
-        if shape not in _templates:
+        if store is not None:
             self._populate(host_count, host_vcpus)
-            _templates[shape] = self.store.contents()
-        self.store.restore(_templates[shape])
+        else:
+            shape = (host_count, host_vcpus)
+            if shape not in _templates:
+                self._populate(host_count, host_vcpus)
+                _templates[shape] = self.store.contents()
+            self.store.restore(_templates[shape])
         self._ids = itertools.count(100_000)
         for row in self.store.read(lambda tx: tx.hosts.where()):
             self.hosts.append(
@@ -101,10 +108,12 @@ class World:
                     vcpus=host_vcpus,
                     guest_of=guest_of,
                     faults=self.faults,
-                    sleep=self.clock.advance,
+                    sleep=getattr(self.clock, "advance", time.sleep),
                 )
             )
-        self.jobs = FakeHost("controller", self.clock, faults=self.faults, sleep=self.clock.advance)
+        self.jobs = FakeHost(
+            "controller", self.clock, faults=self.faults, sleep=getattr(self.clock, "advance", time.sleep)
+        )
         # Snapshots that copies made in the object store.
         self.manifests: set[str] = set()
         self.directory = FakeHostDirectory(self.hosts)
@@ -468,6 +477,14 @@ def _is_at_rest(tx: Tx) -> bool:
         (task.kind, task.step) in resting and task.last_error is None and task.due_us > tx.steady_us
         for task in tx.tasks.where()
     )
+
+
+def open_file_store(path: Path, clock: Clock) -> CheckedStore:
+    """Return a migrated store in a file with the watching triggers and no rows; the caller closes it."""
+    store = CheckedStore(f"sqlite:///{path}", clock)
+    store.migrate()
+    store.write(_watch)
+    return store
 
 
 class CheckedStore(Store):
