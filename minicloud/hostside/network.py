@@ -10,7 +10,8 @@ whoever finds his own plan applied by somebody else meanwhile has nothing to do.
 the kernel agrees: rules by their generation, links by being there. So a call that dies halfway, a reboot, or somebody
 who flushed the rules is made good by the next call.
 
-Rules come before the links they guard. A failed transaction leaves the old rules; a router without rules has no links.
+A router's rules come before its links, a tap's before libvirt makes the tap. A failed transaction leaves the old
+rules; a router without rules has no links.
 """
 
 from __future__ import annotations
@@ -168,8 +169,9 @@ class _Router:
         before = dict(self._record)
         router = nft.router(plans)
         generation = namespaces.inside(self._name, lambda: self._apply_rules(router))
-        _apply_host_rules(self._state_folder)
-        self._apply_links(links.goal(plans, links.default_uplink()))
+        # The host's rules are for taps, which come after this call: links need not wait for them.
+        goal = links.goal(plans, links.default_uplink())
+        together([lambda: self._apply_links(goal), lambda: _apply_host_rules(self._state_folder)])
         self._end_connections(router, plans)
         # Only now: a call that dies before this finds the old table again, and ends what it left to be ended.
         self._record.update(generation=generation, table=nft.to_json(router.table))
@@ -251,6 +253,9 @@ def _apply_host_rules(state_folder: Path) -> None:
         tables = nft.host(plans)
         if known == tables:
             return
+        if not record:
+            # Told before it is done: whoever removes the last port knows by it that there may be tables.
+            files.atomic_write(path, _dump({"stamp": [], "tables": []}), durable=False)
         old = {table.family: table for table in known}
         stamp[2] = _transact("".join(nft.render_change(old.get(new.family), new) for new in tables), generation)
         record = {"stamp": stamp, "tables": [nft.to_json(table) for table in tables]}
