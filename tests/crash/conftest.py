@@ -6,6 +6,9 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from support.postgresql import cluster
+
+__all__ = ["cluster"]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.debris import assert_no_debris
-from support.world import World, open_file_store
+from support.world import World, open_store_at
 
 from minicloud.clock import SystemClock
 from minicloud.controller.worker import Worker
@@ -31,7 +31,7 @@ class Running:
         clock = SystemClock()
         self.changed = threading.Condition()
         self.world = World(
-            clock=clock, store=open_file_store(folder / "minicloud.db", clock), guest_of=lambda _id: QUICK
+            clock=clock, store=open_store_at(f"sqlite:///{folder}/minicloud.db", clock), guest_of=lambda _id: QUICK
         )
         for host in self.world.hosts:
             host.job_seconds = 0.05

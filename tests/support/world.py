@@ -479,9 +479,9 @@ def _is_at_rest(tx: Tx) -> bool:
     )
 
 
-def open_file_store(path: Path, clock: Clock) -> CheckedStore:
-    """Return a migrated store in a file with the watching triggers and no rows; the caller closes it."""
-    store = CheckedStore(f"sqlite:///{path}", clock)
+def open_store_at(url: str, clock: Clock) -> CheckedStore:
+    """Return a migrated store with the watching triggers and no rows; the caller closes it."""
+    store = CheckedStore(url, clock)
     store.migrate()
     store.write(_watch)
     return store
@@ -548,13 +548,16 @@ def open_store(clock: ManualClock) -> CheckedStore:
 
 
 def _watch(tx: Tx) -> None:
+    """Let the database record what must never be written. PostgreSQL's only holds the list: its triggers differ."""
     legal = " OR ".join(
         f"(OLD.state = '{before}' AND NEW.state IN ({', '.join(repr(str(each)) for each in sorted(after))}))"
         for before, after in LEGAL_TRANSITIONS.items()
         if after
     )
+    tx.connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS violations (what TEXT NOT NULL)")
+    if tx.connection.dialect.name != "sqlite":
+        return
     statements = [
-        "CREATE TABLE violations (what TEXT NOT NULL)",
         f"""CREATE TRIGGER legal_transitions AFTER UPDATE OF state ON instances
             WHEN OLD.state <> NEW.state AND NOT ({legal})
             BEGIN INSERT INTO violations VALUES (NEW.id || ': ' || OLD.state || ' -> ' || NEW.state); END""",

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import pytest
 from support import rows
+from support.postgresql import Cluster
 
 from minicloud.clock import ManualClock
 from minicloud.errors import StoreBusyError, StoreUnavailableError
 from minicloud.store.store import Store
 
 
-def test_a_server_that_was_restarted_is_used_again(cluster: object, postgresql_url: str, clock: ManualClock) -> None:
+def test_a_server_that_was_restarted_is_used_again(cluster: Cluster, postgresql_url: str, clock: ManualClock) -> None:
     store = Store(postgresql_url, clock)
     store.write(lambda tx: tx.accounts.insert(rows.account(1)))
-    cluster.stop()  # type: ignore[attr-defined]
+    cluster.stop()
     try:
         for use in (store.read, store.write):
             with pytest.raises(StoreUnavailableError):
                 use(lambda tx: tx.accounts.count())
     finally:
-        cluster.start()  # type: ignore[attr-defined]
+        cluster.start()
     assert store.read(lambda tx: tx.accounts.where()) == [rows.account(1)]
     store.write(lambda tx: tx.accounts.insert(rows.account(2)))
     store.close()

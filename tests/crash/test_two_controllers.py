@@ -1,0 +1,148 @@
+"""Two daemons on one PostgreSQL database, over the same hosts: leases keep them from acting twice, what one commits
+wakes the other, and what one leaves behind when it dies the other takes up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+from support.debris import assert_no_debris, live_twice
+from support.postgresql import Cluster
+from support.world import PROGRAMS, World, open_store_at
+
+from minicloud.clock import SystemClock
+from minicloud.controller import worker as worker_module
+from minicloud.controller.engine import Engine
+from minicloud.controller.worker import Worker
+from minicloud.hosts.fake import Guest
+from minicloud.model.states import InstanceState
+from minicloud.store import queries
+from minicloud.store.store import Store
+
+PATIENCE_SECONDS = 60.0
+QUICK = Guest(boot_seconds=0.0, shutdown_seconds=0.05)
+
+
+class TwoControllers:
+    """A world on PostgreSQL whose own controller has a second one beside it."""
+
+    def __init__(self, url: str) -> None:
+        clock = SystemClock()
+        self.world = World(host_count=2, clock=clock, store=open_store_at(url, clock), guest_of=lambda _id: QUICK)
+        for host in self.world.hosts:
+            host.job_seconds = 0.05
+        self.other_store = Store(url, clock)
+        first = self.world.engine.context
+        second = replace(first, store=self.other_store, incarnation="the other one")
+        self.engines = [self.world.engine, Engine(second, [program() for program in PROGRAMS])]
+        self.workers = [Worker(engine, 4) for engine in self.engines]
+        self._stop = threading.Event()
+        self._fate = threading.Thread(target=self._settle)
+        self._fate.start()
+
+    def _settle(self) -> None:
+        while not self._stop.wait(0.02):
+            self.world.settle_hosts()
+            while self.world.events:
+                self.world.handle_event()
+
+    def start(self) -> None:
+        for worker in self.workers:
+            worker.start()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not holds():
+            assert time.monotonic() < end, self.world.story()
+            time.sleep(0.05)
+
+    def until_all(self, ids: list[str], state: InstanceState) -> None:
+        self.until(lambda: all(self.world.instance(id).state is state for id in ids))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+        self._stop.set()
+        self._fate.join()
+        self.other_store.close()
+        self.world.store.close()
+
+
+@pytest.fixture
+def both(cluster: Cluster) -> Iterator[TwoControllers]:
+    cluster.execute("CREATE DATABASE two TEMPLATE template_minicloud")
+    both = TwoControllers(cluster.url("two"))
+    yield both
+    both.close()
+    cluster.execute("DROP DATABASE two WITH (FORCE)")
+
+
+def test_they_share_the_work_and_do_none_of_it_twice(both: TwoControllers) -> None:
+    both.start()
+    ids = both.world.launch(count=24)
+    both.until_all(ids, InstanceState.RUNNING)
+    starts = [id for host in both.world.hosts for verb, id in host.calls if verb == "ensure_domain"]
+    assert sorted(starts) == sorted(ids)
+    assert live_twice(both.world) == []
+    both.world.stop(*ids[:8])
+    both.world.terminate(*ids[8:])
+    both.until_all(ids[:8], InstanceState.STOPPED)
+    both.until_all(ids[8:], InstanceState.TERMINATED)
+    both.until(lambda: sum(worker.running() for worker in both.workers) == 0)
+    assert_no_debris(both.world)
+
+
+def test_what_one_decides_wakes_the_other(both: TwoControllers) -> None:
+    """Only the second runs tasks; the calls come to the first."""
+    both.workers = both.workers[1:]
+    both.start()
+    (id,) = both.world.launch()
+    both.until_all([id], InstanceState.RUNNING)
+    asked = time.monotonic()
+    both.world.stop(id, force=True)
+    both.until_all([id], InstanceState.STOPPED)
+    # Its own look-around would come after IDLE_SECONDS.
+    assert time.monotonic() - asked < worker_module.IDLE_SECONDS / 2
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(worker_module, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(worker_module, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 0.2)
+    return worker_module
+
+
+def test_the_leases_of_a_dead_one_are_taken_over(both: TwoControllers, short_leases: ModuleType) -> None:
+    (id,) = both.world.launch()
+    dead, alive = both.engines
+    both.world.store.write(lambda tx: queries.heartbeat(tx, dead.context.incarnation))
+    (task,) = dead.lease(1)
+    assert task.id == id
+    both.workers = [Worker(alive, 4)]
+    both.start()
+    both.until_all([id], InstanceState.RUNNING)
+    assert dead.step(task) is None
+    assert both.world.store.write(lambda tx: queries.heartbeat(tx, "x")).keys() == {alive.context.incarnation, "x"}
+
+
+def test_the_leases_of_one_that_lives_are_left_alone(both: TwoControllers, short_leases: ModuleType) -> None:
+    (id,) = both.world.launch()
+    slow, other = both.engines
+    (task,) = slow.lease(1)
+    both.workers = [Worker(other, 4)]
+    both.start()
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end:
+        both.world.store.write(lambda tx: queries.heartbeat(tx, slow.context.incarnation))
+        time.sleep(0.1)
+    row = both.world.store.read(lambda tx: tx.tasks.get(id))
+    assert row is not None
+    assert (row.lease_holder, row.lease_epoch) == (slow.context.incarnation, task.lease_epoch)
+    slow.advance(task)
+    both.until_all([id], InstanceState.RUNNING)
