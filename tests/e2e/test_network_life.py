@@ -99,6 +99,7 @@ def picture(host: ScratchHost) -> dict[str, str]:
                 if not path.name.startswith("supervisor")
                 and path.name not in ("secret", "leases")
                 and path.parent.name != "locks"
+                and path.suffix != ".tmp"
             )
         ),
     }
@@ -470,6 +471,8 @@ def test_a_call_that_dies_anywhere_is_made_good_by_the_next(host: ScratchHost) -
         steps += 1
     assert steps > 1
     assert picture(host) == before
+    host.restore()
+    assert not list(host.folder.rglob("*.tmp"))
 
 
 def test_a_refused_transaction_leaves_the_old_rules(host: ScratchHost) -> None:
