@@ -135,6 +135,8 @@ class FakeHost:
         self.ports: dict[str, PortPlan] = {}
         self.consoles: dict[str, bytes] = {}
         self.jobs: dict[str, Job] = {}
+        # Removed disks that a guest had run on: their owner must have wanted that.
+        self.lost: list[str] = []
         self.violations: list[str] = []
         self.calls: list[tuple[str, str]] = []
         self._epochs: dict[str, int] = {}
@@ -195,7 +197,9 @@ class FakeHost:
                 user = self._user_of(path)
                 if user is not None:
                     self._violate(f"{path} is removed under {user}, which runs on it")
-                self.disks.pop(path, None)
+                disk = self.disks.pop(path, None)
+                if disk is not None and disk.writer is not None:
+                    self.lost.append(path)
             if removal.console_path is not None:
                 self.consoles.pop(removal.instance_id, None)
 

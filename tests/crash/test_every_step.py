@@ -188,6 +188,27 @@ def test_a_fault_at_every_call(name: str, fault: Fault, undisturbed: dict[str, T
     disturb([point for point in undisturbed[name].calls if is_different(fault, point.what.split()[-1])], tell)
 
 
+@pytest.mark.parametrize("fault", [Fault.CRASH_AFTER, Fault.LOST_REPLY, Fault.HANG], ids=lambda fault: fault.value)
+@pytest.mark.parametrize("name", ["whole life", "many disks", "stubborn guest"])
+def test_a_call_that_was_done_unseen_and_then_the_end(
+    name: str, fault: Fault, undisturbed: dict[str, Told], tmp_path: Path
+) -> None:
+    """What the controller does not know it did is still taken into account when the owner gives up at that moment."""
+
+    def tell(point: Point) -> None:
+        told = Told(name, tmp_path)
+
+        def at_call() -> Fault:
+            told.hit_step, told.at_step = len(told.steps), lambda _task: told.change_intent("terminate")
+            return fault
+
+        told.hit_call, told.at_call = point.number, at_call
+        told.tell()
+
+    changing = [point for point in undisturbed[name].calls if point.what.split()[-1] not in LOOKS]
+    disturb(changing, tell)
+
+
 def is_different(fault: Fault, verb: str) -> bool:
     """Say whether the fault does anything to this verb that no other does."""
     if verb in LOOKS:

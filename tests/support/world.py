@@ -34,6 +34,7 @@ from minicloud.controller.signals import EventSignals
 from minicloud.errors import ApiError, HostError, PermanentError, StoreError, TransientError
 from minicloud.hosts.fake import FakeHost, FakeHostDirectory, Guest
 from minicloud.hosts.fake_faults import NO_FAULTS, ControllerCrash, Fault, Faults
+from minicloud.model import names
 from minicloud.model.plans import HostEvent
 from minicloud.model.resources import BlockDevice, ImportTask, Instance, Task
 from minicloud.model.states import LEGAL_TRANSITIONS, ImageState, InstanceState, SnapshotState
@@ -114,6 +115,8 @@ class World:
         self.jobs = FakeHost(
             "controller", self.clock, faults=self.faults, sleep=getattr(self.clock, "advance", time.sleep)
         )
+        # Volumes that their owners keep when the instance ends.
+        self.kept_volumes: set[str] = set()
         # Snapshots that copies made in the object store.
         self.manifests: set[str] = set()
         self.directory = FakeHostDirectory(self.hosts)
@@ -138,7 +141,10 @@ class World:
             **changes,
         )
         reservation = instances.run(self.cloud, self.caller, request)
-        return [view.instance.id for view in reservation.instances]
+        ids = [view.instance.id for view in reservation.instances]
+        kept = self.store.read(lambda tx: tx.attachments.where(instance_id=ids, delete_on_termination=False))
+        self.kept_volumes.update(row.volume_id for row in kept)
+        return ids
 
     def start(self, *ids: str) -> None:
         instances.start(self.cloud, self.caller, ids)
@@ -212,7 +218,12 @@ class World:
 
     def violations(self) -> list[str]:
         """Return everything that must never happen and did."""
-        return [*self.store.violations(), *(each for host in self.hosts for each in host.violations)]
+        lost = [path for host in self.hosts for path in host.lost if names.owner_of(path) in self.kept_volumes]
+        return [
+            *self.store.violations(),
+            *(each for host in self.hosts for each in host.violations),
+            *(f"{path} was used, was to be kept, and is gone" for path in lost),
+        ]
 
     # The controller
 

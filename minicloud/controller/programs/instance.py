@@ -111,7 +111,7 @@ class InstanceProgram:
         plan = context.read(lambda tx: plans.instance_plan(tx, context.config, instance))
         _check_launch_deadline(context, task)
         _host(context, instance).ensure_instance(plan, task.lease_epoch)
-        return Hop("boot", facts=_launching(task))
+        return Hop("boot", facts=_launching(task), writes=lambda tx: _set_volumes_made(tx, instance.id))
 
     def _fill(self, context: Context, task: Task, instance: Instance) -> Verdict:
         """Bring the base of every root and data volume that is made from a snapshot to the host."""
@@ -426,6 +426,15 @@ def _give_up(tx: Tx, instance_id: str, intent: Intent, reason: StateReason) -> N
         _set_state(tx, instance_id, state)
 
 
+def _set_volumes_made(tx: Tx, instance_id: str) -> None:
+    """From here on a guest may have run on them, whether we learn of it or not: they are never made anew, and those
+    that their owner keeps are kept.
+    """
+    volumes = [attachment.volume_id for attachment in tx.attachments.where(instance_id=instance_id)]
+    for volume in tx.volumes.where(id=volumes, state=VolumeState.CREATING):
+        tx.volumes.update(volume.id, state=VolumeState.IN_USE)
+
+
 def _set_running(tx: Tx, instance_id: str) -> None:
     instance = _require(tx, instance_id)
     changes: dict[str, object] = {"reboot_done": instance.reboot_requested}
@@ -435,7 +444,6 @@ def _set_running(tx: Tx, instance_id: str) -> None:
     for attachment in tx.attachments.where(instance_id=instance_id):
         if attachment.state is AttachmentState.ATTACHING:
             tx.attachments.update(attachment.id, state=AttachmentState.ATTACHED)
-            tx.volumes.update(attachment.volume_id, state=VolumeState.IN_USE)
 
 
 def _set_stopped(tx: Tx, instance_id: str) -> None:
