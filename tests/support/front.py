@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,8 @@ def _open_store(clock: Clock) -> Store:
     """Return a migrated store in memory; migrating every test's anew would take most of the time."""
     global _template
     store = Store("sqlite://", clock)
+    # A database that is not closed is a ResourceWarning since Python 3.13.
+    weakref.finalize(store, store._backend.close)
     if _template is None:
         store.migrate()
         _template = store.read(_serialised)
