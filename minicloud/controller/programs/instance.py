@@ -308,7 +308,8 @@ class InstanceProgram:
         visible_us = int(context.config.deadlines.terminated_visible_seconds * MICROSECONDS)
         left_us = ended_us + visible_us - context.clock.now_us()
         if left_us > 0:
-            return Nap(left_us / MICROSECONDS)
+            # A wall clock that was set back meanwhile makes it longer, but no nap longer than it should have been.
+            return Nap(min(left_us, visible_us) / MICROSECONDS)
 
         def writes(tx: Tx) -> None:
             tx.tags.delete(instance.id, None)
