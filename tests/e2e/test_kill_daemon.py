@@ -189,9 +189,25 @@ def test_libvirtd_is_killed_while_it_starts_a_guest(desk: Desk) -> None:
         e2e.assert_single(cloud)
         assert e2e.qemu_of(cloud, bystander) == (host, qemu)
         assert desk.launch(token, "lab-1a") == instance_id
-        desk.guest(instance_id).wait()
+        try:
+            desk.guest(instance_id).wait()
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nafter {delay} s: {libvirt_words(cloud, host, instance_id)}") from None
         e2e.terminate(cloud, [instance_id])
     desk.guest(bystander).wait()
+
+
+def libvirt_words(cloud: Any, host: str, instance_id: str) -> str:
+    """Return what libvirt and QEMU say of a domain whose guest is silent: the one thing that tells why, later."""
+    said = []
+    for command in (
+        ["virsh", "domstate", "--reason", instance_id],
+        ["virsh", "qemu-monitor-command", instance_id, '{"execute": "query-status"}'],
+        ["tail", "-n", "5", f"/var/log/libvirt/qemu/{instance_id}.log"],
+    ):
+        result = cloud.exec(host, command, check=False)
+        said.append(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
+    return "\n".join(said)
 
 
 def kill_libvirtd(cloud: Any, host: str) -> None:

@@ -331,7 +331,7 @@ def _host_debris(cloud: Any, host: str) -> list[str]:
     bases = {row["id"] for row in _rows(cloud, "snapshots")}
     for path in sorted(state.rglob("*")):
         inside = path.relative_to(state).parts
-        if path.is_dir() or inside[0] in ("hostside", "pools.json") or inside[0].startswith("supervisor."):
+        if path.is_dir() or inside[0] in ("hostside", "pools.json") or inside[0].startswith("supervisor"):
             continue
         if inside[0] == "kvm-probe.json" or inside[-1] == ".minicloud-pool":
             continue
