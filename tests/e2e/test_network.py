@@ -5,6 +5,7 @@ One scratch host for all: two subnets of a VPC, and a second VPC with the same a
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
@@ -27,7 +28,7 @@ from support.scratch_host import (
     scratch_folder,
 )
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")]
 
 PUBLIC = f"{UPLINK_NETWORK}.110"
 PUBLIC_WEB = f"{UPLINK_NETWORK}.111"

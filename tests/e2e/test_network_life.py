@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from support.scratch_host import (
     scratch_folder,
 )
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")]
 
 PUBLIC = f"{UPLINK_NETWORK}.110"
 ROUTER = port(10)["router"]["netns"]
@@ -77,20 +78,22 @@ def supervisors(host: ScratchHost) -> list[int]:
         return []
     inode = f":{lock.stat().st_ino} "
     holders = [line.split()[4] for line in host.run("cat", "/proc/locks").stdout.splitlines() if inode in line]
-    twins = host.run("pgrep", "-P", holders[0], "-f", " supervisor ", check=False).stdout.split() if holders else []
-    return [int(holders[0]), int(twins[0])] if len(holders) == len(twins) == 1 else []
+    running = host.processes().items()
+    twins = [pid for pid, (parent, words) in running if [str(parent)] == holders and " supervisor " in words]
+    return [int(holders[0]), *twins] if len(twins) == 1 else []
 
 
-def picture(host: ScratchHost) -> dict[str, str]:
+def picture(host: ScratchHost) -> dict[str, object]:
     """Return all that a router could leave behind on a host."""
+    running = [words for _, words in host.processes().values()]
     return {
         "links": " ".join(line.split()[0] for line in host.run("ip", "-br", "link").stdout.splitlines()),
         "namespaces": host.run("ip", "netns").stdout,
         "rules": host.run("nft", "list", "ruleset").stdout,
         "routes": host.run("ip", "-4", "route", "show", "table", "all").stdout,
         "proxies": host.run("ip", "neigh", "show", "proxy").stdout,
-        "dnsmasq": host.run("pgrep", "-c", "dnsmasq", check=False).stdout,
-        "metadata": host.run("pgrep", "-cf", " metadata /", check=False).stdout,
+        "dnsmasq": sum(words.startswith("dnsmasq ") for words in running),
+        "metadata": sum(" metadata /" in words for words in running),
         "state": "\n".join(
             sorted(
                 str(path.relative_to(host.folder))
@@ -567,7 +570,7 @@ def test_a_lost_supervisor_is_started_by_the_next_call(host: ScratchHost) -> Non
     host.ensure(port(10))
     before = await_servers(host)
     eventually(lambda: len(supervisors(host)) == 2)
-    host.run("kill", "-9", *map(str, supervisors(host)))
+    host.kill(*supervisors(host))
     host.kill(before["dnsmasq"])
     host.ensure(port(11))
     await_servers(host, without={before["dnsmasq"]})
@@ -601,7 +604,7 @@ def test_somebody_elses_processes_in_a_router_are_not_touched(host: ScratchHost)
     await_servers(host)
     with host.popen("sleep", "100", netns=ROUTER) as watcher:
         eventually(lambda: len(supervisors(host)) == 2)
-        host.run("kill", "-9", *map(str, supervisors(host)))
+        host.kill(*supervisors(host))
         host.restore()
         assert watcher.poll() is None
         host.remove(port(10))  # the router goes, and all that is in it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,20 +81,25 @@ def test_a_table_survives_json() -> None:
         assert nft.from_json(json.loads(json.dumps(nft.to_json(table)))) == table
 
 
+def needs_root(test: Callable[..., None]) -> Callable[..., None]:
+    skip = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces")
+    return pytest.mark.lab(skip(test))
+
+
 def unshared(text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["unshare", "-n", "sh", "-c", text], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
 
 
-@pytest.mark.lab
+@needs_root
 @pytest.mark.parametrize("path", sorted(path.name for path in FOLDER.glob("[rh]*.nft")))
 def test_the_kernel_takes_it(path: str) -> None:
     result = unshared(f"nft -f {FOLDER / path} && nft -f {FOLDER / path}")
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.lab
+@needs_root
 @pytest.mark.parametrize("name", sorted(CHANGES))
 def test_a_change_ends_where_the_whole_would(name: str, tmp_path: Path) -> None:
     before, after = (nft.router(plans).table for plans in CHANGES[name])

@@ -60,6 +60,20 @@ for line in sys.stdin:
 """
 
 
+_PROCESSES = """
+import os
+for entry in os.listdir("/proc"):
+    if entry.isdigit():
+        try:
+            words = open(f"/proc/{entry}/cmdline").read().replace("\\0", " ").replace("\\n", " ").strip()
+            parent = open(f"/proc/{entry}/stat").read().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if words:
+            print(entry, parent, words)
+"""
+
+
 class HostFailure(Exception):
     """A verb raised a Failure on the scratch host."""
 
@@ -133,18 +147,22 @@ class ScratchHost:
         self._started.append(process)
         return process
 
-    def pids(self, netns: str) -> dict[int, str]:
-        """Return the processes in a namespace, with their command lines."""
+    def processes(self) -> dict[int, tuple[int, str]]:
+        """Return parent and command line of every process, numbered as the host numbers them; the dead have none."""
         found = {}
-        for pid in self.run("ip", "netns", "pids", netns).stdout.split():
-            words = self.run("cat", f"/proc/{pid}/cmdline", check=False).stdout
-            if words:  # what has none is dead already, only not buried yet
-                found[int(pid)] = words.replace("\0", " ").strip()
+        for line in self.run(sys.executable, "-I", "-S", "-c", _PROCESSES).stdout.splitlines():
+            pid, parent, words = line.split(" ", 2)
+            found[int(pid)] = (int(parent), words)
         return found
 
-    def kill(self, pid: int) -> None:
-        """SIGKILL a process, numbered as the host numbers it."""
-        self.run("kill", "-9", str(pid))
+    def pids(self, netns: str) -> dict[int, str]:
+        """Return the processes in a namespace, with their command lines."""
+        inside = {int(pid) for pid in self.run("ip", "netns", "pids", netns).stdout.split()}
+        return {pid: words for pid, (_, words) in self.processes().items() if pid in inside}
+
+    def kill(self, *pids: int) -> None:
+        """SIGKILL processes, numbered as the host numbers them."""
+        self.run("sh", "-c", f"kill -9 {' '.join(map(str, pids))}")
 
     def reboot(self) -> ScratchHost:
         """Kill everything and come back with the same state folder, as a host does after a power cut."""
@@ -208,13 +226,11 @@ class Guest:
         self.run("ip", "route", "replace", "default", "via", gateway)
 
     def get(self, path: str, *headers: str, method: str = "GET") -> tuple[int, str]:
-        """Ask the metadata service; return status and body."""
-        argv = ["curl", "-s", "-m", "5", "-X", method, "-w", "\\n%{http_code}"]
-        for header in headers:
-            argv += ["-H", header]
-        output = self.run(*argv, f"http://169.254.169.254{path}", check=False).stdout
-        body, _, status = output.rpartition("\n")
-        return int(status), body
+        """Ask the metadata service; return status and body, (0, "") where it does not answer."""
+        argv = [sys.executable, "-I", "-S", "-c", _GET, method, path, *headers]
+        output = self.run(*argv, check=False).stdout
+        status, _, body = output.partition("\n")
+        return int(status or 0), body
 
     def listen(self, port: int, text: str) -> None:
         """Answer every TCP connection to `port` with `text` and who asked; returns once it listens."""
@@ -230,8 +246,20 @@ class Guest:
 
     def pings(self, address: str) -> bool:
         """Say whether an address answers a ping."""
-        return self.run("ping", "-c", "1", "-W", "1", address, check=False).returncode == 0
+        return self.run("busybox", "ping", "-c", "1", "-W", "1", address, check=False).returncode == 0
 
+
+_GET = """
+import socket, sys
+s = socket.create_connection(("169.254.169.254", 80), 5)
+lines = ["%s %s HTTP/1.0" % tuple(sys.argv[1:3]), *sys.argv[3:], "", ""]
+s.sendall("\\r\\n".join(lines).encode())
+data = b""
+while part := s.recv(65536):
+    data += part
+head, _, body = data.partition(b"\\r\\n\\r\\n")
+sys.stdout.write(head.split()[1].decode() + "\\n" + body.decode())
+"""
 
 _LISTEN = """
 import socket, sys
