@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import libvirt
 
@@ -28,6 +28,7 @@ from minicloud.hosts.epochs import EpochFences
 from minicloud.hosts.facts import Versions, make_facts, read_versions
 from minicloud.hosts.libvirt_errors import INTERNAL_ERROR, is_no_domain, is_wrong_state, translate, translate_define
 from minicloud.hosts.protocol import HOST_CALL_SECONDS
+from minicloud.hosts.session_jobs import Session, SessionJobs
 from minicloud.model import names
 from minicloud.model.plans import (
     DomainSpec,
@@ -36,7 +37,6 @@ from minicloud.model.plans import (
     InstancePlan,
     InstanceRemoval,
     Inventory,
-    JobStatus,
     to_json,
 )
 
@@ -66,17 +66,7 @@ assert MONITOR_SECONDS < CALL_SECONDS < HOST_CALL_SECONDS
 log = logging.getLogger(__name__)
 
 
-class Session(Protocol):
-    """What is needed of session.HostSession."""
-
-    def call(self, verb: str, arguments: dict[str, Any], timeout_seconds: float = HOST_CALL_SECONDS) -> Any:
-        """Run a verb on the host. Raises TransientError or PermanentError."""
-
-    def close(self) -> None:
-        """End the session."""
-
-
-class LibvirtHost:
+class LibvirtHost(SessionJobs):
     """One KVM host behind a libvirt URI and a session. `virt_type` is the configuration's: auto, kvm or qemu."""
 
     def __init__(
@@ -84,7 +74,7 @@ class LibvirtHost:
     ) -> None:
         self._host_id = host_id
         self._connections = connections
-        self._session = session
+        super().__init__(session)
         self._clock = clock
         self._virt_type = virt_type
         self._calls = BoundedCalls(f"libvirt-{host_id}", MAX_THREADS)
@@ -169,16 +159,6 @@ class LibvirtHost:
     def read_console(self, instance_id: str, max_bytes: int) -> bytes:
         arguments = {"path": names.console_path(instance_id), "max_bytes": max_bytes}
         return base64.b64decode(self._session.call("read_console", arguments, CALL_SECONDS))
-
-    def start_job(self, name: str, kind: str, arguments: dict[str, object], epoch: int) -> JobStatus:
-        asked = {"name": name, "kind": kind, "arguments": arguments, "epoch": epoch}
-        return JobStatus(**self._session.call("start_job", asked, CALL_SECONDS))
-
-    def job_status(self, name: str) -> JobStatus:
-        return JobStatus(**self._session.call("job_status", {"name": name}, CALL_SECONDS))
-
-    def clean_job(self, name: str, epoch: int) -> None:
-        self._session.call("clean_job", {"name": name, "epoch": epoch}, CALL_SECONDS)
 
     def inventory(self) -> Inventory:
         deadline = self._deadline()

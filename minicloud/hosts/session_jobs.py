@@ -1,5 +1,5 @@
-"""Detached jobs over a session: the one translation of the job verbs. Called by LibvirtHost's owner of a session and,
-for imports on the controller's own machine, by daemon.py.
+"""Detached jobs over a session: the one translation of the job verbs. LibvirtHost is one of these, and daemon.py makes
+one for imports on the controller's own machine.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ class Session(Protocol):
 
     def call(self, verb: str, arguments: dict[str, Any], timeout_seconds: float = ...) -> Any:
         """Run a verb on the host. Raises TransientError or PermanentError."""
+
+    def close(self) -> None:
+        """End the session."""
 
 
 class SessionJobs:
