@@ -21,6 +21,10 @@ STUBBORN = Guest(obeys_acpi=False, death_seconds=3.0)
 SLOW = Guest(boot_seconds=0.5, shutdown_seconds=20.0, death_seconds=1.0)
 
 
+class EnoughTold(BaseException):
+    """What follows would show nothing more."""
+
+
 class Script:
     """Tells one story. `chapter` counts how often the cloud came to rest in it."""
 
@@ -29,6 +33,8 @@ class Script:
         self.spool = spool
         self.ids: list[str] = []
         self.chapter = 0
+        # The chapter that need not be told any more: the rest is the story's end.
+        self.enough: int | None = None
         # What was done so far: two stories with the same past are the same until they part.
         self.past: list[str] = []
 
@@ -54,9 +60,12 @@ class Script:
         self.world.rest()
         assert_no_debris(self.world)
         self.chapter += 1
+        if self.chapter == self.enough:
+            raise EnoughTold
 
     def end(self) -> None:
         """Terminate what is left, wait until nobody remembers it, and find nothing."""
+        self.enough = None
         for id in self.ids:
             self.do(self.world.terminate, id)
         self.rest()
