@@ -6,6 +6,7 @@ sqlite.py and postgresql.py implement it; store.py is the only caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Protocol
 
@@ -44,6 +45,9 @@ class Backend(Protocol):
 
     def lock_exclusively(self) -> None:
         """Become the only daemon of this database where it can have but one. Raises StoreLockedError."""
+
+    def exclusively(self) -> AbstractContextManager[None]:
+        """Be the only daemon of this database for a while, where it can have but one. Raises StoreLockedError."""
 
     def announce(self, connection: Connection, woken: Iterable[str]) -> None:
         """Tell other processes of woken tasks when the transaction commits."""

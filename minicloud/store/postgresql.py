@@ -10,6 +10,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import psycopg
 from sqlalchemy import URL, Connection, create_engine, text
@@ -99,6 +100,9 @@ class PostgresqlBackend:
 
     def lock_exclusively(self) -> None:
         """Several daemons may run on one PostgreSQL database."""
+
+    def exclusively(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def announce(self, connection: Connection, woken: Iterable[str]) -> None:
         payload = f"{self._sender} {' '.join(sorted(woken))}"

@@ -10,7 +10,8 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -117,6 +118,16 @@ class SqliteBackend:
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         self._lock_file = file
 
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        held_before = self._lock_file is not None
+        self.lock_exclusively()
+        try:
+            yield
+        finally:
+            if not held_before:
+                self._unlock()
+
     def announce(self, connection: Connection, woken: Iterable[str]) -> None:
         """There is nobody else to tell: the daemon is the only one that runs tasks."""
 
@@ -125,6 +136,9 @@ class SqliteBackend:
 
     def close(self) -> None:
         self._engine.dispose()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None

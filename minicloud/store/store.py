@@ -94,13 +94,16 @@ class Store:
         self._commit_listeners.append(listener)
 
     def migrate(self) -> None:
-        """Bring the database to this version's tables, made new if absent. Raises StoreVersionError if it is newer."""
+        """Bring the database to this version's tables, made new if absent.
+
+        Raises StoreVersionError if it is newer, StoreLockedError if it is older and another daemon works with it.
+        """
         self._backend.create()
         with self._turn:
             try:
-                with self._backend.connect(Isolation.WRITE) as connection, connection.begin():
-                    self._backend.lock_for_migration(connection)
-                    revisions.upgrade(connection)
+                if self._revision() != revisions.HEAD:
+                    with self._backend.exclusively():
+                        self._upgrade()
             except DBAPIError as error:
                 raise self._translated(error) from error
         self._is_current = True
@@ -112,6 +115,15 @@ class Store:
     def close(self) -> None:
         """Let connections and the lock go."""
         self._backend.close()
+
+    def _revision(self) -> str | None:
+        with self._backend.connect(Isolation.READ) as connection, connection.begin():
+            return revisions.current(connection)
+
+    def _upgrade(self) -> None:
+        with self._backend.connect(Isolation.WRITE) as connection, connection.begin():
+            self._backend.lock_for_migration(connection)
+            revisions.upgrade(connection)
 
     def _write_once(self, fn: Callable[[Tx], T]) -> T:
         if not self._turn.acquire(timeout=TURN_SECONDS):

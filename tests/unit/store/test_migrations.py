@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 from minicloud.clock import ManualClock
-from minicloud.errors import StoreVersionError
+from minicloud.errors import StoreLockedError, StoreVersionError
 from minicloud.store import revisions, schema
 from minicloud.store.store import Store
 
@@ -85,6 +85,23 @@ def test_a_database_that_was_never_initialised_says_so(clock: ManualClock, tmp_p
     store.migrate()
     assert store.write(lambda tx: tx.accounts.count()) == 0
     store.close()
+
+
+def test_a_database_that_another_daemon_works_with_is_not_migrated_under_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/minicloud.db"
+    (tmp_path / "minicloud.db").touch()
+    daemon, newcomer = Store(url, ManualClock()), Store(url, ManualClock())
+    daemon.lock_exclusively()
+    with pytest.raises(StoreLockedError):
+        newcomer.migrate()
+    daemon.migrate()
+    # With nothing to migrate there is nothing to refuse: `minicloud init` may run beside the daemon.
+    newcomer.migrate()
+    with pytest.raises(StoreLockedError):
+        newcomer.lock_exclusively()
+    daemon.close()
+    newcomer.lock_exclusively()
+    newcomer.close()
 
 
 def test_migrations_import_nothing_of_minicloud() -> None:

@@ -47,8 +47,8 @@ def pragma(store: Store, name: str) -> object:
 def test_the_file_and_its_folder_are_private(store: Store, path: Path) -> None:
     store.write(lambda tx: tx.accounts.insert(rows.account()))
     assert {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()} == {
-        "minicloud.db": 0o600, "minicloud.db-wal": 0o600, "minicloud.db-shm": 0o600,
-    }  # fmt: skip
+        f"minicloud.db{ending}": 0o600 for ending in ("", "-wal", "-shm", ".lock")
+    }
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
