@@ -87,6 +87,7 @@ def list_routers() -> List[str]:
 def restore(state_folder: Folder) -> None:
     """Have every router of the pushed plans, with its servers, and no other. Raises the first Failure, after all."""
     folder = Path(state_folder)
+    leaving = ports.leaving(folder)
     names = {plan["router"]["netns"] for plan in _cache.read(folder)}
     try:
         names |= set(os.listdir(folder / "routers"))
@@ -100,7 +101,7 @@ def restore(state_folder: Folder) -> None:
             failures.append(failure)
     if failures:
         raise failures[0]
-    ports.end_removal(ports.leaving(folder))
+    ports.end_removal(leaving)
     for below in (folder, ports.folder(folder), *(folder / "routers" / name for name in names)):
         files.remove_debris(below)
 

@@ -9,7 +9,8 @@ groups permit out and the receiver's groups permit in. Public addresses are tran
 that an instance reaching another's public address (or its own) is seen, and filtered, under its public address as on
 EC2. Guests reach DHCP, DNS and metadata on the router and nothing else of it.
 
-Host: `bridge minicloud` lets a tap send as its own MAC and address only, and nothing from a bridge into the host.
+Host: `bridge minicloud` lets a tap send as its own MAC and address only, hear what is for it or for all, and nothing
+from a bridge into the host.
 `ip minicloud` masquerades transit addresses, refuses connections from routers to transit addresses, and keeps bridged
 packets out of the host's connection tracking where br_netfilter would put them into it.
 """
@@ -224,6 +225,14 @@ def _bridge_table(plans: List[Plan]) -> Table:
         "iifname . ether saddr . ip saddr @bindings accept",
         "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
         "drop",
+        "}",
+        # What the bridge floods, because it forgot where an address is, is still for one guest only.
+        "chain forward {",
+        "type filter hook forward priority filter; policy accept;",
+        f'oifname "{TAP_PREFIX}*" ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 jump to_guest',
+        "}",
+        "chain to_guest {",
+        "oifname . ether daddr != @senders drop",
         "}",
         "chain input {",
         "type filter hook input priority filter; policy accept;",

@@ -427,26 +427,37 @@ def test_a_tap_that_no_plan_names_sends_nothing(net: Net) -> None:
     assert arrivals(net, net.plain, frames, sender=stranger) == []
 
 
-def test_guests_of_one_bridge_hear_nothing_of_each_other(net: Net) -> None:
-    watch = net.host.popen(
-        sys.executable,
-        "-c",
-        _WATCH,
-        "eth0",
-        struct.pack("!2H", 4444, 5555).hex(),
-        netns=net.public.name,
-        stdout=subprocess.PIPE,
-    )
-    with watch:
+def hearing(net: Net, guest: Guest, sender: str, interface: str, frames: list[bytes]) -> list[bytes]:
+    """Send frames from an interface of a namespace and return those that a guest hears before what follows."""
+    marker = struct.pack("!2H", 4444, 5555)
+    argv = [sys.executable, "-c", _WATCH, "eth0", marker.hex()]
+    with net.host.popen(*argv, netns=guest.name, stdout=subprocess.PIPE) as watch:
         assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
-        frames = [arp(net.plain.plan), ipv4(net.plain.plan, sport=7)]
-        net.plain.run(sys.executable, "-c", _SEND, *(frame.hex() for frame in frames))
-        # What ends the watch comes by the router's own hand.
-        end = (
-            mac(net.public.plan["mac"]) + mac("0a:ff:00:00:00:01") + ipv4(net.public.plan, sport=4444, dport=5555)[12:]
-        )
-        program = _SEND.replace("eth0", net.public.plan["subnet"]["router_veth"])
+        program = _SEND.replace("eth0", interface)
+        net.host.run(sys.executable, "-c", program, *(frame.hex() for frame in frames), netns=sender)
+        # What ends the watch is for the guest and comes from its router.
+        end = mac(guest.plan["mac"]) + ROUTER_MAC + ipv4(guest.plan, sport=4444, dport=5555)[12:]
+        program = _SEND.replace("eth0", guest.plan["subnet"]["router_veth"])
         net.host.run(sys.executable, "-c", program, end.hex(), netns=net.router)
         output, _ = watch.communicate(timeout=10)
     heard = [bytes.fromhex(line) for line in output.split()]
-    assert not [frame for frame in heard if frame[6:12] == mac(net.plain.plan["mac"])]
+    return [frame for frame in heard if frame in frames]
+
+
+ROUTER_MAC = mac("0a:ff:00:00:00:01")
+
+
+def test_guests_of_one_bridge_hear_nothing_of_each_other(net: Net) -> None:
+    plan = net.plain.plan
+    direct = mac(net.public.plan["mac"]) + ipv4(plan, sport=7)[6:]
+    assert hearing(net, net.public, net.plain.name, "eth0", [arp(plan), ipv4(plan, sport=7), direct]) == []
+
+
+def test_a_guest_hears_its_router_but_not_what_that_says_to_others(net: Net) -> None:
+    body = ROUTER_MAC + ipv4(net.public.plan, sport=7)[12:]
+    own, everybody = mac(net.public.plan["mac"]) + body, BROADCAST + body
+    # For a guest of this bridge, and for none: the bridge floods both where it has not learned better.
+    others = [mac(net.plain.plan["mac"]) + body, mac("0a:00:00:00:01:63") + body]
+    net.host.run("ip", "link", "set", net.plain.plan["subnet"]["bridge"], "type", "bridge", "fdb_flush")
+    veth = net.public.plan["subnet"]["router_veth"]
+    assert hearing(net, net.public, net.router, veth, [*others, own, everybody]) == [own, everybody]
