@@ -76,7 +76,11 @@ class SshLink:
         threading.Thread(target=pump_lines, args=(stderr, log), name="session-log", daemon=True).start()
 
     def send(self, data: bytes) -> None:
-        self._channel.sendall(data)
+        try:
+            self._channel.sendall(data)
+        except (paramiko.SSHException, EOFError) as error:
+            # What paramiko raises for a connection that died and has not been noticed yet.
+            raise ConnectionError(f"the connection is gone: {error}") from error
 
     def receive(self) -> bytes:
         return self._channel.recv(1 << 18)
