@@ -28,6 +28,10 @@ class Isolation(Enum):
 class Backend(Protocol):
     """One kind of database."""
 
+    @property
+    def generation(self) -> int:
+        """Changes when another database has taken this one's place, as a restored backup does."""
+
     def connect(self, isolation: Isolation) -> Connection:
         """Return a connection whose next transaction has this isolation. Raises StoreError."""
 

@@ -47,7 +47,7 @@ _BUSY = {"55P03", "57014", "53300"}
 class PostgresqlBackend:
     """A PostgreSQL database."""
 
-    single_connection = False
+    generation = 0
 
     def __init__(self, url: URL) -> None:
         self._url = url.set(drivername="postgresql+psycopg")

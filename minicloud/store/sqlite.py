@@ -30,7 +30,8 @@ from minicloud.store.backend import Isolation, WakeListener
 
 # How long a transaction waits for another process's; inside one process store.py's lock keeps writers apart.
 BUSY_SECONDS = 10.0
-CONNECTIONS = 32
+IDLE_CONNECTIONS = 8
+MAX_CONNECTIONS = 64
 _UNAVAILABLE = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
@@ -50,12 +51,21 @@ class SqliteBackend:
     def __init__(self, url: URL) -> None:
         self._path = Path(url.database).absolute() if url.database and url.database != ":memory:" else None
         self._identity: tuple[int, int] | None = None
+        self.generation = 0
         self._guard = threading.Lock()
         self._lock_file: int | None = None
-        self.single_connection = self._path is None
-        pool = StaticPool if self.single_connection else QueuePool
-        options = {} if self.single_connection else {"pool_size": CONNECTIONS, "max_overflow": CONNECTIONS}
-        self._engine: Engine = create_engine("sqlite://", creator=self._open, poolclass=pool, **options)
+        if self._path is None:
+            self._engine: Engine = create_engine("sqlite://", creator=self._open, poolclass=StaticPool)
+        else:
+            # Last in, first out: what one thread used is used again, and each idle connection costs its page cache.
+            self._engine = create_engine(
+                "sqlite://",
+                creator=self._open,
+                poolclass=QueuePool,
+                pool_size=IDLE_CONNECTIONS,
+                max_overflow=MAX_CONNECTIONS - IDLE_CONNECTIONS,
+                pool_use_lifo=True,
+            )
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
         self._readers = self._engine.execution_options(minicloud_begin="BEGIN")
@@ -157,6 +167,7 @@ class SqliteBackend:
         with self._guard:
             if self._identity not in (None, identity):
                 self._engine.dispose()
+                self.generation += 1
             self._identity = identity
 
     def _open(self) -> sqlite3.Connection:

@@ -49,7 +49,8 @@ class Store:
         self._turn = threading.Lock()
         self._listeners: list[WakeListener] = []
         self._commit_listeners: list[Callable[[], None]] = []
-        self._is_current = False
+        # Which of the backend's databases was found to be of this version's revision.
+        self._checked: int | None = None
         self._single = url in ("sqlite://", "sqlite:///:memory:")
 
     def read(self, fn: Callable[[Tx], T]) -> T:
@@ -106,7 +107,7 @@ class Store:
                         self._upgrade()
             except DBAPIError as error:
                 raise self._translated(error) from error
-        self._is_current = True
+        self._checked = self._backend.generation
 
     def lock_exclusively(self) -> None:
         """Claim a SQLite database for this daemon until close(). Raises StoreLockedError naming who has it."""
@@ -149,9 +150,10 @@ class Store:
         return result
 
     def _check_revision(self, connection: revisions.Connection) -> None:
-        if not self._is_current:
+        generation = self._backend.generation
+        if self._checked != generation:
             revisions.require_current(connection)
-            self._is_current = True
+            self._checked = generation
 
     def _translated(self, error: DBAPIError) -> Exception:
         return self._backend.translate(error) or error

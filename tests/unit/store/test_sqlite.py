@@ -22,6 +22,7 @@ from minicloud.errors import (
     StoreFullError,
     StoreLockedError,
     StoreUnavailableError,
+    StoreVersionError,
 )
 from minicloud.store import sqlite as backend
 from minicloud.store.store import Store
@@ -87,6 +88,18 @@ def test_a_file_deleted_under_the_daemon_is_noticed_and_a_restored_one_is_used(s
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (2,)
     connection.close()
+
+
+def test_a_restored_database_of_another_version_is_refused(store: Store, path: Path) -> None:
+    store.write(lambda tx: tx.accounts.insert(rows.account(1)))
+    backup = path.with_name("backup.db")
+    with sqlite3.connect(backup) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('0000')")
+    connection.close()
+    backup.replace(path)
+    with pytest.raises(StoreVersionError, match="0000"):
+        store.read(lambda tx: tx.accounts.count())
 
 
 def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path, clock: ManualClock) -> None:
