@@ -167,6 +167,13 @@ class SqliteBackend:
         with self._guard:
             if self._identity not in (None, identity):
                 self._engine.dispose()
+                # SQLite cannot tell whose log it is, and would write the old database's last pages into the new one.
+                log = self._path.with_name(self._path.name + "-wal")
+                if log.exists():
+                    raise StoreUnavailableError(
+                        f"{self._path} was replaced, and {log} is still its predecessor's: remove that and "
+                        f"{self._path.name}-shm, or put the old file back"
+                    )
                 self.generation += 1
             self._identity = identity
 
