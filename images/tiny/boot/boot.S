@@ -49,7 +49,8 @@ start:
 	movw $0x518, %dx
 	outl %eax, %dx
 
-1:	movw $COMMAND_LINE >> 4, packet_segment
+1:	sti
+	movw $COMMAND_LINE >> 4, packet_segment
 	movl %edi, %eax
 	movw $2, %cx
 	call read
@@ -115,11 +116,13 @@ next_chunk:
 	movl $BUFFER_SEGMENT << 4, %esi
 	shll $7, %ecx				# sectors to double words
 	addr32 rep movsl
+	sti
 	testl %ebp, %ebp
 	jnz next_chunk
 	ret
 
-# Lifts the 64 KiB limits of DS and ES by a visit to protected mode; both are 0 then.
+# Lifts the 64 KiB limits of DS and ES by a visit to protected mode; both are 0 then. Leaves interrupts off: a handler
+# of the BIOS may bring the limits back, and a store beyond them would be tried for ever. The caller turns them on.
 flat:
 	cli
 	lgdt table_pointer
@@ -134,7 +137,6 @@ flat:
 	xorw %bx, %bx
 	movw %bx, %ds
 	movw %bx, %es
-	sti
 	ret
 
 fail:
