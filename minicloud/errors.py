@@ -47,6 +47,10 @@ class TransientError(HostError):
     """The call may succeed later, or its outcome is unknown: look at the world again, then retry."""
 
 
+class RefusedError(TransientError):
+    """The host looked at what it was asked and could not do it now; unlike silence, that speaks of the request."""
+
+
 class PermanentError(HostError):
     """Repeating the call cannot help; `code` becomes the resource's StateReason code (such as Server.InternalError)."""
 

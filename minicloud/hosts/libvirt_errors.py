@@ -9,7 +9,7 @@ import errno
 
 import libvirt
 
-from minicloud.errors import HostError, PermanentError, TransientError
+from minicloud.errors import HostError, PermanentError, RefusedError, TransientError
 
 INTERNAL_ERROR = "Server.InternalError"
 
@@ -52,6 +52,9 @@ def translate(error: libvirt.libvirtError, what: str) -> HostError:
         return PermanentError(INTERNAL_ERROR, detail)
     if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _PERMANENT_ERRNOS:
         return PermanentError(INTERNAL_ERROR, detail)
+    if code == libvirt.VIR_ERR_INTERNAL_ERROR and domain == libvirt.VIR_FROM_QEMU:
+        # Such as why QEMU ended at once: for want of memory, and it may start later, or for good.
+        return RefusedError(detail)
     return TransientError(detail)
 
 

@@ -19,7 +19,7 @@ from minicloud.clock import MICROSECONDS, to_datetime
 from minicloud.cloud import plans
 from minicloud.controller.context import Context
 from minicloud.controller.verdicts import ChangedError, Done, Facts, Hop, Nap, Verdict
-from minicloud.errors import PermanentError, TransientError
+from minicloud.errors import PermanentError, RefusedError, TransientError
 from minicloud.hosts.protocol import Host
 from minicloud.model import names
 from minicloud.model.plans import REBOOTED, DomainStatus
@@ -146,9 +146,9 @@ class InstanceProgram:
             status = host.ensure_domain(spec, task.lease_epoch)
             if status.state not in ("running", "shutoff"):
                 raise TransientError(f"the domain is {status.state} after its start")
-        except TransientError as error:
-            # A host that answers for this domain and still cannot start it will not learn to: tell the owner soon.
-            if task.attempt >= BOOT_ATTEMPTS and host.domain_status(instance.id).state in OFF_STATES:
+        except RefusedError as error:
+            # A host that says why it cannot start this domain will hardly learn to: tell the owner soon.
+            if task.attempt >= BOOT_ATTEMPTS:
                 raise PermanentError("Server.InternalError", error.detail) from error
             raise
         # A guest that powered off within its first moments has still run: `watch` sees it off.

@@ -5,7 +5,7 @@ import errno
 import libvirt
 import pytest
 
-from minicloud.errors import PermanentError, TransientError
+from minicloud.errors import PermanentError, RefusedError, TransientError
 from minicloud.hosts.libvirt_errors import is_no_domain, is_wrong_state, translate, translate_define
 
 
@@ -25,7 +25,8 @@ def error(code: int, domain: int = libvirt.VIR_FROM_QEMU, int1: int = 0) -> libv
         (error(libvirt.VIR_ERR_SYSTEM_ERROR, int1=errno.ENOMEM), TransientError),
         (error(libvirt.VIR_ERR_SYSTEM_ERROR, int1=errno.ENODEV), TransientError),
         (error(libvirt.VIR_ERR_OPERATION_TIMEOUT), TransientError),
-        (error(libvirt.VIR_ERR_INTERNAL_ERROR), TransientError),
+        (error(libvirt.VIR_ERR_INTERNAL_ERROR), RefusedError),
+        (error(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_RPC), TransientError),
         (error(libvirt.VIR_ERR_OPERATION_FAILED), TransientError),
         (error(9999), TransientError),
         # The socket of a libvirtd that restarts does not exist for a moment, which says nothing of a domain.
@@ -49,7 +50,7 @@ def test_an_operation_that_failed_is_a_verdict_only_where_it_was_a_definition() 
     made = error(libvirt.VIR_ERR_OPERATION_FAILED)
     assert type(translate(made, "starting")) is TransientError
     assert type(translate_define(made, "defining")) is PermanentError
-    assert type(translate_define(error(libvirt.VIR_ERR_INTERNAL_ERROR), "defining")) is TransientError
+    assert type(translate_define(error(libvirt.VIR_ERR_INTERNAL_ERROR), "defining")) is RefusedError
 
 
 def test_questions_by_code() -> None:
