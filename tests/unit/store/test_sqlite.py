@@ -99,7 +99,7 @@ def test_a_restored_database_of_another_version_is_refused(store: Store, path: P
     connection.close()
     backup.replace(path)
     # SQLite would play the old log into the new file.
-    with pytest.raises(StoreUnavailableError, match="minicloud.db-wal is still its predecessor's"):
+    with pytest.raises(StoreUnavailableError, match="-wal is still its predecessor's"):
         store.read(lambda tx: tx.accounts.count())
     for ending in ("-wal", "-shm"):
         path.with_name(path.name + ending).unlink()
