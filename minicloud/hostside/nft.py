@@ -88,7 +88,6 @@ def _router_base(transit: str) -> Tuple[str, ...]:
         "chain input {",
         "type filter hook input priority filter; policy drop;",
         "ct state established,related accept",
-        'iifname "lo" accept',
         "iifname != @subnets drop",
         "meta l4proto udp udp sport 68 udp dport 67 accept",
         f"ip daddr {METADATA_IP} tcp dport 80 accept",

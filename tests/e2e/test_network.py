@@ -233,16 +233,28 @@ def test_the_router_and_the_transit_link_are_closed_to_guests(net: Net) -> None:
     assert net.plain.reaches(HOST_IP, OPEN) == "host 100.127.0.1"
 
 
-def test_nothing_from_a_bridge_gets_into_the_host(net: Net) -> None:
-    bridge = net.plain.plan["subnet"]["bridge"]
-    link = net.host.run("ip", "-o", "link", "show", bridge).stdout
-    address = link.split("link/ether ")[1].split()[0]
-    net.plain.run("ip", "route", "add", f"{HOST_IP}/32", "dev", "eth0")
-    net.plain.run("ip", "neigh", "replace", HOST_IP, "lladdr", address, "dev", "eth0")
+def test_what_a_router_serves_its_guests_it_serves_nobody_else(net: Net) -> None:
+    transit = net.public.plan["router"]["router_transit_ip"]
+    for address in ("10.0.1.1/32", "169.254.169.254/32"):
+        net.host.run("ip", "route", "add", address, "via", transit)
     try:
-        assert net.plain.is_shut_out(HOST_IP, OPEN)
+        assert is_shut_out(net.host, None, transit, 53)
+        assert is_shut_out(net.host, None, "10.0.1.1", 53)
+        assert is_shut_out(net.host, None, "169.254.169.254", 80)
     finally:
-        net.plain.run("ip", "route", "del", f"{HOST_IP}/32", "dev", "eth0")
+        for address in ("10.0.1.1/32", "169.254.169.254/32"):
+            net.host.run("ip", "route", "del", address)
+
+
+def test_addresses_that_mean_something_to_each_machine_alone_lead_nowhere(net: Net) -> None:
+    net.host.run("ip", "addr", "add", "169.254.7.7/32", "dev", "lo", netns="outside")
+    net.host.run("ip", "route", "add", "169.254.7.7/32", "via", OUTSIDE_IP)
+    try:
+        assert reach(net.host, None, "169.254.7.7", OPEN) is not None
+        assert net.plain.is_shut_out("169.254.7.7", OPEN)
+        assert net.public.is_shut_out("169.254.7.7", OPEN)
+    finally:
+        net.host.run("ip", "route", "del", "169.254.7.7/32")
 
 
 def test_names_of_the_vpc_resolve_and_stay_there(net: Net) -> None:
@@ -370,8 +382,8 @@ while True:
 """
 
 
-def arrivals(net: Net, guest: Guest, frames: list[bytes], sender: Guest | None = None) -> list[bytes]:
-    """Send frames from a guest (or another `sender`) and return those of them that the guest's router got.
+def arrivals(net: Net, guest: Guest, frames: list[bytes], source: tuple[str | None, str] | None = None) -> list[bytes]:
+    """Send frames from a guest, or from `source` (namespace, interface); return those that the guest's router got.
 
     A lawful frame of the guest's follows: when that is there, so is what was let through before it.
     """
@@ -388,8 +400,8 @@ def arrivals(net: Net, guest: Guest, frames: list[bytes], sender: Guest | None =
     with watch:
         assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
         last = ipv4(guest.plan, sport=4444, dport=5555)
-        (sender or guest).run(sys.executable, "-c", _SEND, *(frame.hex() for frame in frames))
-        guest.run(sys.executable, "-c", _SEND, last.hex())
+        send(net, *(source or (guest.name, "eth0")), frames)
+        send(net, guest.name, "eth0", [last])
         output, _ = watch.communicate(timeout=10)
     # The guest's own kernel may be talking at this moment, too.
     seen = [bytes.fromhex(line) for line in output.split()]
@@ -424,27 +436,93 @@ def test_a_tap_that_no_plan_names_sends_nothing(net: Net) -> None:
     plan = net.plain.plan
     stranger = Guest(net.host, {**plan, "tap": "mctffffffff"})
     frames = [ipv4(plan, sport=99), arp(plan)]
-    assert arrivals(net, net.plain, frames, sender=stranger) == []
+    assert arrivals(net, net.plain, frames, (stranger.name, "eth0")) == []
 
 
-def hearing(net: Net, guest: Guest, sender: str, interface: str, frames: list[bytes]) -> list[bytes]:
+def send(net: Net, netns: str | None, interface: str, frames: list[bytes]) -> None:
+    """Send frames from an interface of a namespace, None being the host's."""
+    program = _SEND.replace("eth0", interface)
+    net.host.run(sys.executable, "-c", program, *(frame.hex() for frame in frames), netns=netns)
+
+
+def hearing(net: Net, guest: Guest, sender: str | None, interface: str, frames: list[bytes]) -> list[bytes]:
     """Send frames from an interface of a namespace and return those that a guest hears before what follows."""
     marker = struct.pack("!2H", 4444, 5555)
     argv = [sys.executable, "-c", _WATCH, "eth0", marker.hex()]
     with net.host.popen(*argv, netns=guest.name, stdout=subprocess.PIPE) as watch:
         assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
-        program = _SEND.replace("eth0", interface)
-        net.host.run(sys.executable, "-c", program, *(frame.hex() for frame in frames), netns=sender)
+        send(net, sender, interface, frames)
         # What ends the watch is for the guest and comes from its router.
         end = mac(guest.plan["mac"]) + ROUTER_MAC + ipv4(guest.plan, sport=4444, dport=5555)[12:]
-        program = _SEND.replace("eth0", guest.plan["subnet"]["router_veth"])
-        net.host.run(sys.executable, "-c", program, end.hex(), netns=net.router)
+        send(net, net.router, guest.plan["subnet"]["router_veth"], [end])
         output, _ = watch.communicate(timeout=10)
     heard = [bytes.fromhex(line) for line in output.split()]
     return [frame for frame in heard if frame in frames]
 
 
+_UDP = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 6000))
+print("listening", flush=True)
+while True:
+    data, (ip, port) = s.recvfrom(100)
+    print(ip, flush=True)
+    if data == b"end":
+        break
+"""
+
+
+def test_nothing_from_a_bridge_gets_into_the_host(net: Net) -> None:
+    link = net.host.run("ip", "-o", "link", "show", net.plain.plan["subnet"]["bridge"]).stdout
+    bridge = mac(link.split("link/ether ")[1].split()[0])
+    with net.host.popen(sys.executable, "-c", _UDP, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None and server.stdout.readline() == "listening\n"
+        frame = ipv4(net.plain.plan, daddr=HOST_IP, dport=6000)
+        net.plain.run(sys.executable, "-c", _SEND, (bridge + frame[6:]).hex())
+        program = _SEND.replace("eth0", net.plain.plan["subnet"]["router_veth"])
+        frame = ipv4(net.plain.plan, saddr=OUTSIDE_IP, daddr=HOST_IP, dport=6000)
+        net.host.run(sys.executable, "-c", program, (bridge + ROUTER_MAC + frame[12:]).hex(), netns=net.router)
+        end = f"import socket; socket.socket(2, 2).sendto(b'end', ('{HOST_IP}', 6000))"
+        net.host.run(sys.executable, "-c", end)
+        assert server.communicate(timeout=10)[0].split() == [HOST_IP]
+
+
+def test_nothing_of_the_host_itself_gets_onto_a_bridge(net: Net) -> None:
+    bridge = net.public.plan["subnet"]["bridge"]
+    frames = [
+        BROADCAST + ROUTER_MAC + ipv4(net.public.plan, sport=7)[12:],
+        BROADCAST + ROUTER_MAC + b"\x86\xdd" + b"\0" * 40,
+    ]
+    assert hearing(net, net.public, None, bridge, frames) == []
+    assert arrivals(net, net.plain, frames, (None, bridge)) == []
+
+
 ROUTER_MAC = mac("0a:ff:00:00:00:01")
+
+
+def test_a_segment_of_no_connection_is_not_forwarded(net: Net) -> None:
+    plan, target = net.plain.plan, socket.inet_aton(OUTSIDE_IP)
+    frame = ipv4(plan, daddr=OUTSIDE_IP)
+    # An ACK out of nowhere, as follows a connection whose record was deleted; the target would answer it by a reset.
+    tcp = struct.pack("!2H2I2BHHH", 5000, OPEN, 1, 1, 0x50, 0x10, 1000, 0, 0)
+    pseudo = socket.inet_aton(plan["private_ip"]) + target + struct.pack("!2H", 6, len(tcp))
+    total = sum(struct.unpack(f"!{len(pseudo + tcp) // 2}H", pseudo + tcp))
+    tcp = tcp[:16] + struct.pack("!H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + tcp[18:]
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + frame[26:34]
+    total = sum(struct.unpack("!10H", header))
+    header = header[:10] + struct.pack("!H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + header[12:]
+    link = net.host.run("ip", "-o", "link", "show", plan["subnet"]["router_veth"], netns=net.router).stdout
+    gateway = mac(link.split("link/ether ")[1].split()[0])
+    stray = gateway + mac(plan["mac"]) + b"\x08\x00" + header + tcp
+    argv = [sys.executable, "-c", _WATCH, "eth0", struct.pack("!2H", 4444, 5555).hex()]
+    with net.host.popen(*argv, netns="outside", stdout=subprocess.PIPE) as watch:
+        assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
+        last = gateway + ipv4(plan, daddr=OUTSIDE_IP, sport=4444, dport=5555)[6:]
+        net.plain.run(sys.executable, "-c", _SEND, stray.hex(), last.hex())
+        output, _ = watch.communicate(timeout=10)
+    heard = [bytes.fromhex(line) for line in output.split()]
+    assert not [one for one in heard if one[30:34] == target and one[36:38] == struct.pack("!H", OPEN)]
 
 
 def test_guests_of_one_bridge_hear_nothing_of_each_other(net: Net) -> None:

@@ -130,11 +130,11 @@ def test_what_comes_goes_without_a_trace(host: ScratchHost) -> None:
 def test_the_last_port_of_a_subnet_takes_its_bridge_and_no_more(host: ScratchHost) -> None:
     stays, goes = port(10), port(11, subnet=2)
     host.ensure(stays)
-    before = host.run("ip", "-br", "link").stdout
+    before = picture(host)
     host.ensure(goes)
-    assert goes["subnet"]["bridge"] in host.run("ip", "-br", "link").stdout
+    assert goes["subnet"]["bridge"] in str(picture(host)["links"])
     host.remove(goes)
-    assert host.run("ip", "-br", "link").stdout == before
+    assert picture(host) == before
     await_servers(host)
     assert guest_of(host, stays).dhcp()["ip"] == stays["private_ip"]
 
