@@ -385,11 +385,18 @@ class World:
         for _ in range(20):
             if not self.run_until(self.is_at_rest):
                 break
+            before = self._alive()
+            self.survey()
+            if not self.run_until(self.is_at_rest):
+                break
+            quiet_surveys = quiet_surveys + 1 if self._alive() == before else 0
             if quiet_surveys == 2:
                 return
-            self.survey()
-            quiet_surveys = quiet_surveys + 1 if self.is_at_rest() else 0
         raise AssertionError("the cloud never came to rest\n" + self.story())
+
+    def _alive(self) -> list[Instance]:
+        rows = self.store.read(lambda tx: tx.instances.where())
+        return [row for row in rows if row.state is not InstanceState.TERMINATED]
 
     def survey(self) -> None:
         """Survey every host, as the pump does from time to time."""
