@@ -310,6 +310,12 @@ def mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
+def checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
 def arp(plan: dict[str, Any], *, source: bytes | None = None, sender_mac: str = "", sender_ip: str = "") -> bytes:
     own = mac(plan["mac"])
     body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + (mac(sender_mac) if sender_mac else own)
@@ -329,9 +335,7 @@ def ipv4(
     udp = struct.pack("!4H", sport, dport, 8, 0)
     header = struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 64, 17, 0)
     header += socket.inet_aton(saddr or plan["private_ip"]) + socket.inet_aton(daddr)
-    total = sum(struct.unpack("!10H", header))
-    check = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    header = header[:10] + struct.pack("!H", check) + header[12:]
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
     return BROADCAST + (source or mac(plan["mac"])) + b"\x08\x00" + header + udp
 
 
@@ -502,27 +506,64 @@ ROUTER_MAC = mac("0a:ff:00:00:00:01")
 
 
 def test_a_segment_of_no_connection_is_not_forwarded(net: Net) -> None:
-    plan, target = net.plain.plan, socket.inet_aton(OUTSIDE_IP)
-    frame = ipv4(plan, daddr=OUTSIDE_IP)
-    # An ACK out of nowhere, as follows a connection whose record was deleted; the target would answer it by a reset.
-    tcp = struct.pack("!2H2I2BHHH", 5000, OPEN, 1, 1, 0x50, 0x10, 1000, 0, 0)
-    pseudo = socket.inet_aton(plan["private_ip"]) + target + struct.pack("!2H", 6, len(tcp))
-    total = sum(struct.unpack(f"!{len(pseudo + tcp) // 2}H", pseudo + tcp))
-    tcp = tcp[:16] + struct.pack("!H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + tcp[18:]
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + frame[26:34]
-    total = sum(struct.unpack("!10H", header))
-    header = header[:10] + struct.pack("!H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + header[12:]
-    link = net.host.run("ip", "-o", "link", "show", plan["subnet"]["router_veth"], netns=net.router).stdout
-    gateway = mac(link.split("link/ether ")[1].split()[0])
-    stray = gateway + mac(plan["mac"]) + b"\x08\x00" + header + tcp
-    argv = [sys.executable, "-c", _WATCH, "eth0", struct.pack("!2H", 4444, 5555).hex()]
-    with net.host.popen(*argv, netns="outside", stdout=subprocess.PIPE) as watch:
+    # Such an ACK follows a connection whose record was deleted, a rule having been revoked.
+    stray = to_router(net, net.plain, tcp_ack(net.plain.ip, net.public.ip, SSH))
+    argv = [sys.executable, "-c", _WATCH, "eth0", struct.pack("!2H", 4444, SSH).hex()]
+    with net.host.popen(*argv, netns=net.public.name, stdout=subprocess.PIPE) as watch:
         assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
-        last = gateway + ipv4(plan, daddr=OUTSIDE_IP, sport=4444, dport=5555)[6:]
-        net.plain.run(sys.executable, "-c", _SEND, stray.hex(), last.hex())
+        send(net, net.plain.name, "eth0", [stray])
+        net.plain.run(sys.executable, "-c", _CONNECT_FROM, net.public.ip, str(SSH), "4444")
         output, _ = watch.communicate(timeout=10)
     heard = [bytes.fromhex(line) for line in output.split()]
-    assert not [one for one in heard if one[30:34] == target and one[36:38] == struct.pack("!H", OPEN)]
+    assert not [frame for frame in heard if frame[34:38] == struct.pack("!2H", 5000, SSH)]
+
+
+_CONNECT_FROM = """
+import socket, sys
+socket.create_connection((sys.argv[1], int(sys.argv[2])), 5, ("", int(sys.argv[3]))).close()
+"""
+
+
+def test_a_router_speaks_to_the_host_under_its_own_addresses_only(net: Net) -> None:
+    router = net.public.plan["router"]
+    marker = struct.pack("!2H", 4444, 5555)
+    frames = [
+        ipv4(net.plain.plan, saddr=saddr, daddr=OUTSIDE_IP, sport=sport, dport=5555)
+        for saddr, sport in (("10.0.1.10", 7), ("8.8.8.8", 7), (PUBLIC, 4444))
+    ]
+    link = net.host.run("ip", "-o", "link", "show", router["transit_veth"]).stdout
+    gateway = mac(link.split("link/ether ")[1].split()[0])
+    argv = [sys.executable, "-c", _WATCH, "eth0", marker.hex()]
+    with net.host.popen(*argv, netns="outside", stdout=subprocess.PIPE) as watch:
+        assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
+        send(net, net.router, router["router_transit_veth"], [gateway + ROUTER_MAC + frame[12:] for frame in frames])
+        output, _ = watch.communicate(timeout=10)
+    heard = [bytes.fromhex(line) for line in output.split()]
+    assert not [frame for frame in heard if frame[34:38] == struct.pack("!2H", 7, 5555)]
+
+
+def test_the_host_tracks_no_connections_of_bridged_guests(net: Net) -> None:
+    # Guests of different VPCs have the same addresses: their connections may not be taken for each other's.
+    assert net.plain.reaches(net.public.ip, SSH) == f"public {net.plain.ip}"
+    tracked = net.host.call("netlink", "connections")
+    assert not [flow for flow, _, _ in tracked if flow[1] == net.plain.ip]
+
+
+def tcp_ack(saddr: str, daddr: str, dport: int) -> bytes:
+    """Return an IPv4 packet with an ACK from port 5000 that belongs to no connection."""
+    addresses = socket.inet_aton(saddr) + socket.inet_aton(daddr)
+    tcp = struct.pack("!2H2I2BHHH", 5000, dport, 1, 1, 0x50, 0x10, 1000, 0, 0)
+    check = checksum(addresses + struct.pack("!2H", 6, len(tcp)) + tcp)
+    tcp = tcp[:16] + struct.pack("!H", check) + tcp[18:]
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + addresses
+    return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + tcp
+
+
+def to_router(net: Net, guest: Guest, packet: bytes) -> bytes:
+    """Return the frame by which a guest sends an IPv4 packet to its router."""
+    plan = guest.plan
+    link = net.host.run("ip", "-o", "link", "show", plan["subnet"]["router_veth"], netns=net.router).stdout
+    return mac(link.split("link/ether ")[1].split()[0]) + mac(plan["mac"]) + b"\x08\x00" + packet
 
 
 def test_guests_of_one_bridge_hear_nothing_of_each_other(net: Net) -> None:

@@ -56,7 +56,7 @@ for line in sys.stdin:
     except Failure as failure:
         answer = {"failure": [failure.code, failure.detail, failure.transient]}
     answer["seconds"] = time.perf_counter() - started
-    print(json.dumps(answer), flush=True)
+    print(json.dumps(answer, default=lambda value: value.hex()), flush=True)
 """
 
 
