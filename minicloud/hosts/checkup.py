@@ -50,7 +50,6 @@ def check_up(probe_virt: Callable[[], tuple[str, str]], libvirt_version: Callabl
         check_program("qemu-img", "qemu-img", "qemu-utils", FAIL),
         check_program("nftables", "nft", "nftables", FAIL),
         check_program("dnsmasq", "dnsmasq", "dnsmasq-base", FAIL),
-        check_program("conntrack", "conntrack", "conntrack", WARN),
         check_program("iproute2", "ip", "iproute2", FAIL),
         check_program("ssh", "ssh", "openssh-client", WARN),
         check_lvm(),
