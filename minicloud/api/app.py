@@ -15,18 +15,16 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from minicloud.api.authentication import authenticate
 from minicloud.api.bodies import BodyTooLargeError, read_body
 from minicloud.api.gate import Gate
 from minicloud.api.operations import perform
 from minicloud.api.services import Context, Services
-from minicloud.aws import replies, sigv4
+from minicloud.aws import replies
 from minicloud.aws.dispatch import Undispatched, choose_call
 from minicloud.aws.models import Service
 from minicloud.aws.replies import Reply
 from minicloud.aws.request import MAX_BODY_BYTES, Request, body_too_large
-from minicloud.clock import to_datetime
-from minicloud.cloud.accounts import find_access_key
-from minicloud.cloud.context import Caller
 from minicloud.errors import ApiError, StoreError
 
 log = logging.getLogger(__name__)
@@ -71,7 +69,7 @@ def _handle(services: Services, request: Request, request_id: str) -> Reply:
     try:
         call = choose_call(request, services.catalog)
         service = call.service
-        caller = _authenticate(services, request, service)
+        caller = authenticate(services, request, service)
         parameters = call.parse()
         output = perform(Context(services, caller), service.name, call.operation.name, parameters)
         return call.reply(output, request_id)
@@ -80,16 +78,6 @@ def _handle(services: Services, request: Request, request_id: str) -> Reply:
     except Exception as error:
         refusal = told(error, request_id, lambda: replies.internal_error(service))
         return replies.failure(service, refusal, request_id=request_id)
-
-
-def _authenticate(services: Services, request: Request, service: Service) -> Caller:
-    def lookup(access_key_id: str) -> sigv4.Credential[str] | None:
-        key = find_access_key(services.cloud, access_key_id)
-        return None if key is None else sigv4.Credential(key.id, key.secret, key.account_id)
-
-    verified = sigv4.verify(request, service=service, lookup_key=lookup, now=to_datetime(services.clock.now_us()))
-    # The scope's region is what the client believes; this endpoint serves one region.
-    return Caller(verified.principal, services.cloud.config.region)
 
 
 def told(error: Exception, request_id: str, internal_error: Callable[[], ApiError]) -> ApiError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import accounts
 
@@ -13,3 +14,8 @@ def get_caller_identity(context: Context, parameters: dict[str, Any]) -> dict[st
     del parameters
     identity = accounts.get_caller_identity(context.cloud, context.caller)
     return {"UserId": identity.user_id, "Account": identity.account_id, "Arn": identity.arn}
+
+
+ROWS: Rows = {
+    "GetCallerIdentity": row(get_caller_identity),
+}

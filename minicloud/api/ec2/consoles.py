@@ -6,6 +6,7 @@ import base64
 import logging
 from typing import Any
 
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
 from minicloud.cloud import views
@@ -42,3 +43,8 @@ def _read(context: Context, instance: Instance) -> bytes:
         ) from None
     finally:
         services.host_reads.release()
+
+
+ROWS: Rows = {
+    "GetConsoleOutput": row(get_console_output, "InstanceId", "Latest"),
+}

@@ -11,6 +11,7 @@ from minicloud.api.ec2.common import (
     parse_tag_specifications,
     render_tags,
 )
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.aws.render import render_timestamp
 from minicloud.clock import to_datetime
@@ -250,3 +251,16 @@ def _render_block_device(one: BlockDevice, sizes_gib: Mapping[str, int]) -> dict
 def _render_permissions(image: Image) -> list[dict[str, Any]]:
     everybody = [{"Group": "all"}] if image.public else []
     return everybody + [{"UserId": account_id} for account_id in image.allowed_account_ids]
+
+
+ROWS: Rows = {
+    "RegisterImage": row(register_image, *REGISTER_HONOURS, tolerates=REGISTER_TOLERATES),
+    "CopyImage": row(copy_image, *COPY_HONOURS, tolerates={"Encrypted": (False,)}),
+    "DescribeImages": row(
+        describe_images, "ImageIds", "Owners", "ExecutableUsers", "IncludeDeprecated", "IncludeDisabled"
+    ),
+    "DeregisterImage": row(deregister_image, "ImageId", tolerates={"DeleteAssociatedSnapshots": (False,)}),
+    "DescribeImageAttribute": row(describe_image_attribute, "ImageId", "Attribute"),
+    "ModifyImageAttribute": row(modify_image_attribute, *MODIFY_HONOURS),
+    "ResetImageAttribute": row(reset_image_attribute, "ImageId", "Attribute"),
+}

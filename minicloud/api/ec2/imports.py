@@ -6,6 +6,7 @@ from typing import Any
 
 from minicloud.api.ec2.common import parse_tag_specifications, render_tags
 from minicloud.api.import_files import resolve_source
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import imports
 from minicloud.errors import ApiError
@@ -133,3 +134,11 @@ def _render_detail(task: ImportTask) -> dict[str, Any]:
 def _progress(task: ImportTask) -> str | None:
     """EC2 shows progress only while there is something left to do."""
     return str(task.progress_percent) if task.state is ImportTaskState.ACTIVE else None
+
+
+ROWS: Rows = {
+    "ImportSnapshot": row(import_snapshot, *SNAPSHOT_HONOURS, tolerates=SNAPSHOT_TOLERATES),
+    "ImportImage": row(import_image, *IMAGE_HONOURS, tolerates=IMAGE_TOLERATES),
+    "DescribeImportSnapshotTasks": row(describe_import_snapshot_tasks, "ImportTaskIds"),
+    "DescribeImportImageTasks": row(describe_import_image_tasks, "ImportTaskIds"),
+}

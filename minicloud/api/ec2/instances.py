@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minicloud.api.ec2.common import render_tags
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
 from minicloud.cloud import instances, views
@@ -262,3 +263,16 @@ def _render_status(instance: Instance, zone: Zone) -> dict[str, Any]:
         "AttachedEbsStatus": check,
         "Events": [],
     }
+
+
+ROWS: Rows = {
+    "DescribeInstances": row(describe_instances, "InstanceIds", "IncludeManagedResources"),
+    "DescribeInstanceStatus": row(
+        describe_instance_status, "InstanceIds", "IncludeAllInstances", "IncludeManagedResources"
+    ),
+    "StartInstances": row(start_instances, "InstanceIds"),
+    "StopInstances": row(stop_instances, "InstanceIds", "Force", "Hibernate", "SkipOsShutdown"),
+    "RebootInstances": row(reboot_instances, "InstanceIds"),
+    # Termination never waits for the guest, so Force and SkipOsShutdown ask for what happens anyway.
+    "TerminateInstances": row(terminate_instances, "InstanceIds", "Force", "SkipOsShutdown"),
+}

@@ -7,6 +7,7 @@ import binascii
 from typing import Any
 
 from minicloud.api.ec2.common import parse_tag_specifications, render_tags
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
 from minicloud.cloud import keys
@@ -79,3 +80,11 @@ def _render(view: keys.KeyPairView) -> dict[str, Any]:
         "KeyFingerprint": view.key_pair.fingerprint,
         "Tags": render_tags(view.tags),
     }
+
+
+ROWS: Rows = {
+    "CreateKeyPair": row(create_key_pair, "KeyName", "KeyType", "TagSpecifications", tolerates={"KeyFormat": ("pem",)}),
+    "ImportKeyPair": row(import_key_pair, "KeyName", "PublicKeyMaterial", "TagSpecifications"),
+    "DescribeKeyPairs": row(describe_key_pairs, "KeyNames", "KeyPairIds", "IncludePublicKey"),
+    "DeleteKeyPair": row(delete_key_pair, "KeyName", "KeyPairId"),
+}

@@ -8,6 +8,7 @@ from typing import Any
 
 from minicloud.api.ec2.common import block_device_honours, parse_block_devices, parse_tag_specifications
 from minicloud.api.ec2.instances import render_reservation
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import instances
 from minicloud.cloud.instance_types import DEFAULT_TYPE
@@ -140,3 +141,8 @@ def _parse_user_data(encoded: str | None) -> bytes | None:
         return base64.b64decode(compact, validate=True)
     except (binascii.Error, ValueError):
         raise malformed from None
+
+
+ROWS: Rows = {
+    "RunInstances": row(run_instances, *HONOURS, tolerates=TOLERATES),
+}

@@ -6,6 +6,7 @@ from typing import Any
 
 from minicloud import ids
 from minicloud.api.ec2.common import render_tags
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import networks
 from minicloud.model.resources import SecurityGroupRule
@@ -122,3 +123,10 @@ def _render_permissions(rules: Any) -> list[dict[str, Any]]:
                 {"GroupId": rule.source_group_id, "UserId": rule.account_id, "Description": rule.description}
             )
     return list(permissions.values())
+
+
+ROWS: Rows = {
+    "DescribeVpcs": row(describe_vpcs, "VpcIds"),
+    "DescribeSubnets": row(describe_subnets, "SubnetIds"),
+    "DescribeSecurityGroups": row(describe_security_groups, "GroupIds", "GroupNames"),
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import instance_types, zones
 from minicloud.cloud.block_devices import ATTACH_QUOTA
@@ -116,3 +117,12 @@ def _render_storage(one: InstanceType) -> dict[str, Any]:
         "NvmeSupport": "unsupported",
         "EncryptionSupport": "unsupported",
     }
+
+
+ROWS: Rows = {
+    # Regions and types. There is one region and nothing in it is opted out of or managed by others, so parameters
+    # that ask for more of such things ask for what is shown anyway.
+    "DescribeRegions": row(describe_regions, "RegionNames", "AllRegions"),
+    "DescribeAvailabilityZones": row(describe_availability_zones, "ZoneNames", "ZoneIds", "AllAvailabilityZones"),
+    "DescribeInstanceTypes": row(describe_instance_types, "InstanceTypes", "IncludeUnsupportedInRegion"),
+}

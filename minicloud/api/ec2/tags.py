@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import tags
 from minicloud.errors import ApiError
@@ -42,3 +43,10 @@ def describe_tags(context: Context, parameters: dict[str, Any]) -> dict[str, Any
             for one in found
         ]
     }
+
+
+ROWS: Rows = {
+    "CreateTags": row(create_tags, "Resources", "Tags"),
+    "DeleteTags": row(delete_tags, "Resources", "Tags"),
+    "DescribeTags": row(describe_tags),
+}

@@ -200,7 +200,7 @@ def test_a_bug_is_logged_whole_and_told_to_nobody(
         raise RuntimeError("secret at /var/lib/minicloud/minicloud.db")
 
     row = operations.OPERATIONS["ec2"]["DescribeRegions"]
-    monkeypatch.setitem(operations.OPERATIONS["ec2"], "DescribeRegions", operations.Row(buggy, row.honours))  # type: ignore[arg-type]
+    monkeypatch.setitem(operations.OPERATIONS["ec2"], "DescribeRegions", rows.Row(buggy, row.honours))  # type: ignore[arg-type]
     error = refused("InternalError", ec2.describe_regions)
     assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 500
     assert "secret" not in str(error) and "/var" not in str(error)
@@ -210,7 +210,7 @@ def test_a_bug_is_logged_whole_and_told_to_nobody(
 
 
 def test_a_handler_that_answers_nonsense_is_a_bug(ec2: Any, monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
-    row = operations.Row(lambda *_: {"Nonsense": 1})
+    row = rows.Row(lambda *_: {"Nonsense": 1})
     monkeypatch.setitem(operations.OPERATIONS["ec2"], "DescribeRegions", row)  # type: ignore[arg-type]
     refused("InternalError", ec2.describe_regions)
 
@@ -237,7 +237,7 @@ def test_more_requests_than_there_is_room_for_are_told_so(
         release.wait(10)
         return {"Regions": []}
 
-    row = operations.Row(slow, operations.OPERATIONS["ec2"]["DescribeRegions"].honours)
+    row = rows.Row(slow, operations.OPERATIONS["ec2"]["DescribeRegions"].honours)
     monkeypatch.setitem(operations.OPERATIONS["ec2"], "DescribeRegions", row)  # type: ignore[arg-type]
     monkeypatch.setattr("minicloud.api.app.MAX_REQUESTS", 2)
     server[0].app = build.endpoint_of(front)
