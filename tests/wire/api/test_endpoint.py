@@ -20,7 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from support import front as build
 
-from minicloud.api import bodies, operations
+from minicloud.api import bodies, operations, rows
 from minicloud.api.gate import Gate
 from minicloud.api.services import MAX_HOST_READS
 from minicloud.clock import ManualClock
