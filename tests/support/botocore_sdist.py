@@ -55,11 +55,16 @@ def _fetch() -> Path | str:
         archive = Path(aside) / f"{name}.tar.gz"
         if done.returncode != 0 or not archive.exists():
             return (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
+        unpacked = Path(aside) / name
         with tarfile.open(archive) as packed:
-            wanted = [one for one in packed if one.name.partition("/")[2].startswith(_KEPT)]
-            packed.extractall(aside, wanted, filter="data")
+            for member in packed:
+                inside = member.name.removeprefix(f"{name}/")
+                content = packed.extractfile(member) if member.isreg() and inside.startswith(_KEPT) else None
+                if content is not None and ".." not in inside:
+                    (unpacked / inside).parent.mkdir(parents=True, exist_ok=True)
+                    (unpacked / inside).write_bytes(content.read())
         try:
-            (Path(aside) / name).rename(folder)
+            unpacked.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
