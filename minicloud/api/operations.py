@@ -6,10 +6,12 @@ Both doors run rows by `perform`: unsupported parameters, then filters and pages
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from minicloud.api import sts
 from minicloud.api.ec2 import consoles, images, imports, instances, keys, launches, networks, regions, tags
+from minicloud.api.listing import parse_listing
 from minicloud.api.parameters import DRY_RUN, refuse_unsupported
 from minicloud.api.rows import Rows
 from minicloud.api.services import Context
@@ -45,7 +47,9 @@ def perform(context: Context, service: str, operation: str, parameters: dict[str
     """
     row = OPERATIONS[service][operation]
     refuse_unsupported(parameters, row.honours, row.tolerates)
-    if parameters.pop(DRY_RUN, False):
+    dry_run = parameters.pop(DRY_RUN, False)
+    listing = parse_listing(context.cloud.seals, context.caller, operation, parameters, row.filters, row.pages)
+    if dry_run:
         # The root account may do everything; whoever is refused something is refused before this.
         raise ApiError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
-    return row.handler(context, parameters)
+    return row.handler(replace(context, listing=listing), parameters)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from minicloud.api.changes import ChangeHub
+from minicloud.api.listing import Listing, seal_token
 from minicloud.aws.models import Catalog
 from minicloud.clock import Clock
 from minicloud.cloud.context import Caller, Cloud
 from minicloud.model.plans import HostFacts
 from minicloud.model.resources import Instance
+from minicloud.store.search import EVERYTHING, Asked, Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ ConsoleReader = Callable[[Instance], bytes]
 HostProber = Callable[[HostAddress], HostProbe]
 
 
+ALL = Listing(EVERYTHING, "")
 # Requests that may wait for a host at a time: a host that hangs must not hold every thread there is.
 MAX_HOST_READS = 4
 
@@ -74,8 +78,18 @@ class Context:
 
     services: Services
     caller: Caller
+    listing: Listing = ALL
 
     @property
     def cloud(self) -> Cloud:
         """The use cases' world."""
         return self.services.cloud
+
+    @property
+    def asked(self) -> Asked:
+        """What a listing is asked for."""
+        return self.listing.asked
+
+    def next_token(self, found: Found[Any]) -> str | None:
+        """Return the token of the page after this one, None if it was the last."""
+        return None if found.after is None else seal_token(self.cloud.seals, self.listing, found.after)

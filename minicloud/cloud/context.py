@@ -7,8 +7,9 @@ Nothing here does work; the daemon builds one Cloud, the front door builds a Cal
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from minicloud.cloud.seals import Seals
 from minicloud.config import Config
 from minicloud.ids import MakeId
 from minicloud.model.resources import InstanceType
@@ -32,3 +33,7 @@ class Cloud:
     types: Mapping[str, InstanceType]
     make_id: MakeId
     random_bytes: Callable[[int], bytes]
+    seals: Seals = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seals", Seals(self.store, self.random_bytes))

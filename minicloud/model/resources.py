@@ -41,6 +41,16 @@ class AccessKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A key that this cloud made for itself, such as the one that seals tokens; the newest of a purpose is in use."""
+
+    id: str
+    purpose: str
+    value: str
+    created_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Zone:
     """An availability zone: `lab-1a` in region `lab-1`; `zone_id` is its EC2 ZoneId (such as `lab1-az1`)."""
 

@@ -78,6 +78,9 @@ access_keys = Table(
     "access_keys", metadata, _id(), _owned_by("account_id", "accounts"), _text("secret"), _big("created_us")
 )
 
+# Keys that this cloud made for itself; the newest of a purpose is in use, older ones still open what they sealed.
+secrets = Table("secrets", metadata, _id(), _text("purpose"), _text("value"), _big("created_us"))
+
 zones = Table(
     "zones",
     metadata,
@@ -159,6 +162,7 @@ images = Table(
     _boolean("ena_support"),
     _big("created_us"),
     _big("deregistered_us", nullable=True),
+    Index(None, "account_id", "region", "created_us", "id"),
     _unique_where(
         "uq_images_account_id_region_name", "state IN ('pending', 'available')", "account_id", "region", "name"
     ),
@@ -181,7 +185,7 @@ snapshots = Table(
     _boolean("encrypted"),
     _big("created_us"),
     _big("completed_us", nullable=True),
-    Index(None, "account_id", "region"),
+    Index(None, "account_id", "region", "created_us", "id"),
 )
 
 import_tasks = Table(
@@ -206,7 +210,7 @@ import_tasks = Table(
     _big("disk_image_size_bytes"),
     _big("created_us"),
     _big("ended_us", nullable=True),
-    Index(None, "account_id", "region"),
+    Index(None, "account_id", "region", "created_us", "id"),
     Index(None, "snapshot_id"),
 )
 
@@ -255,7 +259,7 @@ instances = Table(
     _json("ephemeral_disks"),
     UniqueConstraint("domain_uuid"),
     UniqueConstraint("reservation_id", "launch_index"),
-    Index(None, "account_id", "region"),
+    Index(None, "account_id", "region", "created_us", "id"),
     Index(None, "host_id"),
     Index(None, "image_id"),
     Index(None, "state", "terminated_us"),
@@ -277,7 +281,7 @@ volumes = Table(
     _boolean("encrypted"),
     _text("snapshot_id", nullable=True),
     _big("created_us"),
-    Index(None, "account_id", "region"),
+    Index(None, "account_id", "region", "created_us", "id"),
     Index(None, "pool_id"),
     Index(None, "snapshot_id"),
 )
@@ -388,6 +392,7 @@ tags = Table(
     Column("resource_id", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     _text("value"),
+    Index(None, "key", "value"),
 )
 
 client_tokens = Table(

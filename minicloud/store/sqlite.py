@@ -26,6 +26,7 @@ from minicloud.errors import (
     StoreLockedError,
     StoreUnavailableError,
 )
+from minicloud.model.patterns import matches
 from minicloud.store.backend import Isolation, WakeListener
 
 # How long a transaction waits for another process's; inside one process store.py's lock keeps writers apart.
@@ -194,6 +195,7 @@ def _set_up(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> Non
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.create_function("minicloud_matches", 2, matches, deterministic=True)
 
 
 def _begin(connection: Connection) -> None:

@@ -81,6 +81,10 @@ class Store:
                 log.debug("a transaction met a conflict and runs again: %s", error.orig)
             time.sleep(FIRST_PAUSE_SECONDS * 2 ** (runs - 1))
 
+    def now_us(self) -> int:
+        """Return the time that a transaction beginning now would have, in UTC microseconds."""
+        return self._clock.now_us()
+
     def on_wake(self, listener: WakeListener) -> None:
         """Call `listener` after every commit that added or woke tasks, with their ids.
 

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from minicloud.store import schema
 from minicloud.store.codec import Codec
+from minicloud.store.search import EVERYTHING, Asked, Condition, FilterSet, Found, Key, after_key
 
 Row = TypeVar("Row")
 # Values of one IN; SQLite holds 32,766 parameters and PostgreSQL 65,535.
@@ -87,6 +88,34 @@ class Rows(Generic[Row]):
             indexes = self._definition.order_indexes
             found.sort(key=lambda values: [values[index] for index in indexes])
         return [codec.decode(values) for values in found]
+
+    def search(
+        self, filters: FilterSet, asked: Asked = EVERYTHING, *conditions: Condition, **equals: object
+    ) -> Found[Row]:
+        """Return a page of the rows that `where` would return and that pass the filters, in the same order.
+
+        At most IN_CHUNK values may stand in a collection. Raises KeyError for a filter that the set does not know.
+        """
+        definition = self._definition
+        batches = self._batches(equals)
+        if not batches:
+            return Found([])
+        ((shape, parameters),) = batches
+        statement = select(*definition.columns).where(
+            *definition.conditions(shape), *filters.conditions(asked.filters), *conditions
+        )
+        if asked.after is not None:
+            statement = statement.where(after_key(definition.order, asked.after))
+        statement = statement.order_by(*definition.order)
+        if asked.limit is not None:
+            # One more than asked for tells whether there is a next page.
+            statement = statement.limit(asked.limit + 1)
+        found = self._connection.execute(statement, parameters).all()
+        after: Key | None = None
+        if asked.limit is not None and len(found) > asked.limit:
+            found = found[: asked.limit]
+            after = tuple(found[-1][index] for index in definition.order_indexes)
+        return Found([definition.codec.decode(values) for values in found], after)
 
     def count(self, **equals: object) -> int:
         """Return how many rows `where` would return."""

@@ -21,6 +21,7 @@ from minicloud.model.resources import (
     KeyPair,
     NetworkInterface,
     Pool,
+    Secret,
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
@@ -35,6 +36,7 @@ from minicloud.store.tables import Definition, Rows, Table, TagTable
 
 _ACCOUNTS = Definition(schema.accounts, Account)
 _ACCESS_KEYS = Definition(schema.access_keys, AccessKey)
+_SECRETS = Definition(schema.secrets, Secret)
 _ZONES = Definition(schema.zones, Zone)
 _HOSTS = Definition(schema.hosts, Host)
 _POOLS = Definition(schema.pools, Pool)
@@ -76,6 +78,7 @@ class Tx:
         self._woken: set[str] = set()
         self.accounts = Table(connection, _ACCOUNTS, writable)
         self.access_keys = Table(connection, _ACCESS_KEYS, writable)
+        self.secrets = Table(connection, _SECRETS, writable)
         self.zones = Table(connection, _ZONES, writable)
         self.hosts = Table(connection, _HOSTS, writable)
         self.pools = Table(connection, _POOLS, writable)
