@@ -21,8 +21,7 @@ from minicloud.api.gate import Gate
 from minicloud.api.operations import perform
 from minicloud.api.services import Context, Services
 from minicloud.aws import replies
-from minicloud.aws.dispatch import Undispatched, choose_call
-from minicloud.aws.models import Service
+from minicloud.aws.dispatch import Call, Undispatched, choose_call, early_failure
 from minicloud.aws.replies import Reply
 from minicloud.aws.request import MAX_BODY_BYTES, Request, body_too_large
 from minicloud.errors import ApiError, StoreError
@@ -45,7 +44,7 @@ def create_endpoint(services: Services) -> Starlette:
                 request = await _read(http)
                 reply = await gate.run(lambda: _handle(services, request, request_id))
         except ApiError as error:
-            reply = replies.failure(None, error, request_id=request_id)
+            reply = early_failure(http.headers.get("content-type"), error, request_id)
         except ClientDisconnect:
             # Nobody is left to be answered.
             reply = Reply(400, (), b"")
@@ -65,19 +64,21 @@ async def _read(http: HttpRequest) -> Request:
 
 def _handle(services: Services, request: Request, request_id: str) -> Reply:
     """Dispatch, authenticate, parse, perform, render."""
-    service: Service | None = None
+    call: Call | None = None
     try:
         call = choose_call(request, services.catalog)
-        service = call.service
-        caller = authenticate(services, request, service)
+        caller = authenticate(services, request, call.service)
         parameters = call.parse()
-        output = perform(Context(services, caller), service.name, call.operation.name, parameters)
+        output = perform(Context(services, caller), call.service.name, call.operation.name, parameters)
         return call.reply(output, request_id)
     except Undispatched as error:
-        return replies.failure(error.service, error, request_id=request_id)
+        return error.reply(request_id)
     except Exception as error:
+        service = call.service if call is not None else None
         refusal = told(error, request_id, lambda: replies.internal_error(service))
-        return replies.failure(service, refusal, request_id=request_id)
+        if call is not None:
+            return call.error(refusal, request_id)
+        return early_failure(next(iter(request.headers.all("content-type")), None), refusal, request_id)
 
 
 def told(error: Exception, request_id: str, internal_error: Callable[[], ApiError]) -> ApiError:

@@ -4,20 +4,21 @@ Owns the reading of Action and Version, and the answers to what cannot be dispat
 for one thing: where two services would accept the same request, the credential scope breaks the tie (an old client that
 was given a bare address derives nonsense for a scope, so it decides nothing else). Called first by the front door.
 
-A further protocol (AWS JSON by X-Amz-Target, smithy RPC v2 CBOR by path) is a function in `_PROTOCOLS` that takes the
-request and the catalog and returns a Call, or None when the request does not speak it; and its Call subclass, which
-reads parameters and writes replies.
+The ec2 and query protocols are here, AWS JSON is in `awsjson`. A further protocol (smithy RPC v2 CBOR by path) is a
+function in `_PROTOCOLS` that takes the request and the catalog and returns a Call, or None when the request does not
+speak it; and its Call subclass, which reads parameters and writes replies.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from minicloud.aws import replies, sigv4
-from minicloud.aws.models import Catalog, Operation, Service
+from minicloud.aws import awsjson, replies, sigv4
+from minicloud.aws.calls import Call as Call
+from minicloud.aws.calls import Undispatched as Undispatched
+from minicloud.aws.models import Catalog, Service
 from minicloud.aws.query import Pairs, decode_form, parse_query
 from minicloud.aws.replies import Reply
 from minicloud.aws.request import MAX_BODY_BYTES, Request
@@ -25,38 +26,6 @@ from minicloud.aws.text import clip
 from minicloud.errors import ApiError
 
 _FORM = "application/x-www-form-urlencoded"
-
-
-class Undispatched(ApiError):
-    """A request that found no operation. `service` is whose error envelope suits the caller best."""
-
-    def __init__(self, code: str, message: str, status: int, service: Service) -> None:
-        super().__init__(code, message, status)
-        self.service = service
-
-
-@dataclass(frozen=True, slots=True)
-class Call(ABC):
-    """A request that found its operation. What differs between protocols is in the subclasses."""
-
-    operation: Operation
-
-    @property
-    def service(self) -> Service:
-        """The service that answers."""
-        return self.operation.service
-
-    @abstractmethod
-    def parse(self) -> dict[str, Any]:
-        """The parameters, checked, keyed by botocore's member names. Raises ApiError."""
-
-    @abstractmethod
-    def reply(self, output: Mapping[str, Any] | None, request_id: str) -> Reply:
-        """The answer of an operation that worked. Raises TypeError for an `output` not of the model's shape (a bug)."""
-
-    @abstractmethod
-    def error(self, error: ApiError, request_id: str) -> Reply:
-        """The answer of an operation that was refused or failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +63,7 @@ def choose_call(request: Request, catalog: Catalog, *, max_body_bytes: int = MAX
 
 def _choose_query_call(request: Request, catalog: Catalog, max_body_bytes: int) -> Call | None:
     headers = request.headers
-    if headers.all("x-amz-target") or headers.all("smithy-protocol"):
+    if headers.all("smithy-protocol"):
         return None
     if request.method not in ("GET", "POST"):
         raise ApiError("InvalidMethod", f"The method {clip(request.method, 20)} is not allowed.", 405)
@@ -129,7 +98,14 @@ def _choose_query_call(request: Request, catalog: Catalog, max_body_bytes: int) 
 
 
 _Protocol = Callable[[Request, Catalog, int], Call | None]
-_PROTOCOLS: tuple[_Protocol, ...] = (_choose_query_call,)
+_PROTOCOLS: tuple[_Protocol, ...] = (awsjson.choose_json_call, _choose_query_call)
+
+
+def early_failure(content_type: str | None, error: ApiError, request_id: str) -> Reply:
+    """The answer to a request that could not be read, by what its Content-Type says that the caller speaks."""
+    if awsjson.speaks_json(content_type):
+        return awsjson.early_failure(error, request_id)
+    return replies.failure(None, error, request_id=request_id)
 
 
 def _invalid_action(service: Service, action: str, version: str) -> Undispatched:

@@ -40,6 +40,10 @@ class Faults(ABC):
     def bad_base64(self, name: str) -> ApiError:
         return self.invalid(name, None, "Expecting base64-encoded data.")
 
+    def wrong_type(self, name: str, expected: str) -> ApiError:
+        """`expected` is a noun with its article. Only JSON has types."""
+        return self.invalid(name, None, f"Expecting {expected}.")
+
 
 class Ec2Faults(Faults):
     """EC2's codes: MissingParameter, InvalidParameterValue (EC2 API guide, "Error codes")."""

@@ -9,6 +9,7 @@ Naming rules (they are AWS's "ec2" and "query" protocols as botocore's serialize
 - ec2 request: queryName, or else locationName or the member's name with its first letter capitalised; lists are flat.
 - query request: locationName or the member's name; a list adds `.member` (or its element's locationName).
 - replies: locationName or the member's name; list elements are `item` (ec2) or `member` (query) unless named.
+- AWS JSON: locationName or the member's name, in requests and in replies.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Member:
     request_name: str
     reply_name: str
     sensitive: bool  # its value is never repeated in an error message
+    timestamp_format: str | None = None  # where the model insists: iso8601, rfc822 or unixTimestamp
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -98,6 +100,11 @@ class Service:
     xml_namespace: str
     operations: dict[str, Operation]
     operation_names: frozenset[str]  # all that the model knows, served or not
+    target_prefix: str | None = None  # AWS JSON: what stands before the operation's name in X-Amz-Target
+    json_version: str | None = None  # AWS JSON: 1.0 or 1.1
+    query_compatible: bool = False  # moved from the query protocol to others, and remembers its error codes
+    # Names of error shapes by their codes in the query protocol, where the two differ.
+    error_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def speaks_ec2(self) -> bool:
@@ -149,6 +156,10 @@ def load_service(name: str, operations: Iterable[str], *, data: Path | None = No
         xml_namespace=metadata.get("xmlNamespace", ""),
         operations={},
         operation_names=frozenset(model["operations"]),
+        target_prefix=metadata.get("targetPrefix"),
+        json_version=metadata.get("jsonVersion"),
+        query_compatible="awsQueryCompatible" in metadata,
+        error_names=_error_names(model["shapes"]) if "awsQueryCompatible" in metadata else {},
     )
     builder = _Builder(model["shapes"], ec2=service.speaks_ec2)
     for wanted in operations:
@@ -163,6 +174,11 @@ def load_service(name: str, operations: Iterable[str], *, data: Path | None = No
             result_wrapper=raw.get("output", {}).get("resultWrapper"),
         )
     return service
+
+
+def _error_names(raw_shapes: Mapping[str, Any]) -> dict[str, str]:
+    codes = {name: raw.get("error", {}).get("code", name) for name, raw in raw_shapes.items() if raw.get("exception")}
+    return {code: name for name, code in codes.items() if code not in (name, *codes)}
 
 
 def botocore_data() -> Path:
@@ -229,4 +245,5 @@ class _Builder:
             request_name=request_name,
             reply_name=own_name,
             sensitive=bool(traits.get("sensitive")),
+            timestamp_format=traits.get("timestampFormat"),
         )
