@@ -36,7 +36,8 @@ class Config:
 
     `advertise_url` is how hosts reach this daemon for images; `public_address_pools` are CIDRs whose addresses
     instances get (every address of a pool may be used). `vcpu_overcommit_ratio` 4.0 lets a host with 8 threads hold
-    32 vCPUs. `reserved_memory_mib` is kept for the host itself.
+    32 vCPUs. `reserved_memory_mib` is kept for the host itself. A request that takes `slow_request_seconds`
+    counts as a slow one.
     """
 
     path: str = DEFAULT_PATH
@@ -61,6 +62,7 @@ class Config:
     public_address_pools: tuple[str, ...] = ("10.200.0.0/24",)
     dns_servers: tuple[str, ...] = ()
     max_instances_per_account: int = 1000
+    slow_request_seconds: float = 1.0
     workers: int = 16
     deadlines: Deadlines = field(default_factory=Deadlines)
 
@@ -78,6 +80,11 @@ class Config:
     def spool_folder(self) -> str:
         """Where `minicloud image register` uploads wait for their import."""
         return f"{self.state_folder}/spool"
+
+    @property
+    def request_log_folder(self) -> str:
+        """Where the last requests are written down (`minicloud events`)."""
+        return f"{self.state_folder}/requests"
 
     @property
     def endpoint_url(self) -> str:
@@ -160,6 +167,8 @@ def _check(config: Config) -> None:
     for key in ("workers", "max_instances_per_account", "max_import_bytes"):
         if getattr(config, key) < 1:
             raise refuse(key, "must be at least 1")
+    if config.slow_request_seconds <= 0:
+        raise refuse("slow_request_seconds", "must be above 0")
     for one in fields(config.deadlines):
         if getattr(config.deadlines, one.name) <= 0:
             raise refuse(f"deadlines.{one.name}", "must be above 0")

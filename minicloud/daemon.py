@@ -28,6 +28,7 @@ from minicloud.api.changes import ChangeHub
 from minicloud.api.door import create_door
 from minicloud.api.import_files import clear_spool
 from minicloud.api.operations import load_served_catalog
+from minicloud.api.request_log import RequestLog
 from minicloud.api.services import HostAddress, HostProbe, Services
 from minicloud.clock import MICROSECONDS, Clock, SystemClock
 from minicloud.cloud.bootstrap import ensure_region, ensure_root
@@ -170,6 +171,9 @@ def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
     pump = EventPump(store, directory, signals, clock)
     changes = ChangeHub()
     store.on_commit(changes.notify)
+    requests = RequestLog(Path(config.request_log_folder), clock, config.slow_request_seconds)
+    requests.start()
+    stack.callback(requests.stop)
     services = Services(
         cloud=cloud,
         catalog=load_served_catalog(),
@@ -180,6 +184,7 @@ def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
         probe_host=_HostProber(key_path, config.virt_type, clock),
         hosts_changed=hosts_changed,
         trusted_uids=frozenset({0, os.geteuid()}),
+        requests=requests,
     )
     clear_spool(config, store.read(lambda tx: [row.path for row in tx.import_tasks.where() if row.ended_us is None]))
     pump.start()

@@ -12,6 +12,7 @@ from typing import Any
 
 from minicloud.api.changes import ChangeHub
 from minicloud.api.listing import Listing, seal_token
+from minicloud.api.request_log import RequestLog
 from minicloud.aws.models import Catalog
 from minicloud.clock import Clock
 from minicloud.cloud.context import Caller, Cloud
@@ -69,6 +70,7 @@ class Services:
     probe_host: HostProber
     hosts_changed: Callable[[], None]
     trusted_uids: frozenset[int]
+    requests: RequestLog
     host_reads: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_HOST_READS))
 
 

@@ -19,6 +19,7 @@ from support import rows as make
 from minicloud.api.app import create_endpoint
 from minicloud.api.changes import ChangeHub
 from minicloud.api.door import create_door
+from minicloud.api.request_log import RequestLog
 from minicloud.api.services import HostAddress, HostProbe, Services
 from minicloud.aws.models import Catalog
 from minicloud.clock import Clock, SystemClock
@@ -203,6 +204,7 @@ def build_front(catalog: Catalog, spool: Path | None = None, clock: Clock | None
         probe_host=probe,
         hosts_changed=lambda: changed.append(None),
         trusted_uids=frozenset({0}),
+        requests=RequestLog(Path(cloud.config.request_log_folder), clock or SystemClock(), 1.0),
     )
     return Front(cloud, services, consoles, probed, changed)
 
