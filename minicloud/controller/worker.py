@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from minicloud.clock import MICROSECONDS
@@ -48,23 +49,22 @@ class Worker:
         self._main.start()
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
-        """Lease nothing more and wait, at most so long, for the steps that run."""
+        """Lease nothing more and wait, at most so long, for the tasks that are being advanced."""
+        end = time.monotonic() + timeout_seconds
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         self._main.join(timeout_seconds)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        # Nothing waits in the pool: no more is leased than it has threads.
+        self._pool.shutdown(wait=False)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, max(0.0, end - time.monotonic()))
 
     def wake(self) -> None:
         """Look at the queue now."""
         with self._changed:
             self._wanted = True
             self._changed.notify_all()
-
-    def running(self) -> int:
-        """Return how many tasks are being advanced."""
-        with self._changed:
-            return len(self._running)
 
     def _loop(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from support.world import Rows, World, read_rows
 
+from minicloud.hosts.fake import FakeHost
 from minicloud.model import names
 from minicloud.model.states import AttachmentState, ImageState, ImportTaskState, InstanceState, VolumeState
 
@@ -88,6 +89,13 @@ def _rows(rows: Rows) -> list[str]:
 
 def _host(world: World, rows: Rows, host_id: str) -> list[str]:
     host = world.directory.hosts[host_id]
+    # One look at a host on which workers act meanwhile.
+    with host.lock:
+        return _held(world, rows, host)
+
+
+def _held(world: World, rows: Rows, host: FakeHost) -> list[str]:
+    host_id = host.host_id
     inventory = host.holdings()
     mine = {row.id: row for row in rows.instances if row.host_id == host_id}
     running = {id for id, row in mine.items() if row.state is InstanceState.RUNNING}
@@ -129,7 +137,7 @@ def _host(world: World, rows: Rows, host_id: str) -> list[str]:
 
 
 def _jobs(world: World) -> list[str]:
-    return [f"job {name} is left over" for name in world.jobs.jobs]
+    return [f"job {name} is left over" for name in world.jobs.holdings().jobs]
 
 
 def live_twice(world: World) -> list[str]:
