@@ -9,13 +9,14 @@ type has is ignored, as EC2 does.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from minicloud.cloud.instance_types import instance_store_bytes
 from minicloud.errors import ApiError
-from minicloud.model.resources import BlockDevice, EphemeralDisk, InstanceType, Snapshot
+from minicloud.model.resources import Attachment, BlockDevice, EphemeralDisk, InstanceType, Snapshot
 
 NIC_SLOT = 0
 ROOT_SLOT = 1
@@ -201,6 +202,34 @@ def choose_disks(
             EphemeralDisk(f"ephemeral{index}", name, instance_store_bytes(type_.instance_store_gb[index]), slots[name])
             for index, name in sorted(ephemeral.items())
         ),
+    )
+
+
+def choose_ephemeral(
+    current: Iterable[EphemeralDisk], attachments: Iterable[Attachment], type_: InstanceType
+) -> tuple[EphemeralDisk, ...]:
+    """Return the instance-store disks of an instance that becomes another type, beside the volumes it keeps.
+
+    A disk of a number that both types have keeps its device name and its slot; a new one gets the next free of each.
+    """
+    kept = {disk.virtual_name: disk for disk in current}
+    attachments = list(attachments)
+    names = _ephemeral_names(
+        [DeviceRequest(device_name=one.device_name, size_gib=1) for one in attachments]
+        + [DeviceRequest(device_name=disk.device_name, virtual_name=name) for name, disk in kept.items()],
+        type_,
+    )
+    wanted = {f"ephemeral{number}": name for number, name in sorted(names.items())}
+    taken = {one.pci_slot for one in attachments} | {disk.pci_slot for name, disk in kept.items() if name in wanted}
+    free = (slot for slot in itertools.count(ROOT_SLOT + 1) if slot not in taken)
+    return tuple(
+        EphemeralDisk(
+            virtual_name,
+            device_name,
+            instance_store_bytes(size_gb),
+            kept[virtual_name].pci_slot if virtual_name in kept else next(free),
+        )
+        for (virtual_name, device_name), size_gb in zip(wanted.items(), type_.instance_store_gb, strict=True)
     )
 
 

@@ -34,6 +34,12 @@ from minicloud.cloud.lookups import (
     require,
     require_one,
 )
+from minicloud.cloud.metadata_options import (
+    MetadataRequest,
+    check_hop_limit,
+    choose_metadata_options,
+    find_defaults,
+)
 from minicloud.cloud.networks import default_vpc, groups_by_name
 from minicloud.cloud.placement import Demand, HostUsage, choose_hosts, host_usages, insufficient_capacity
 from minicloud.cloud.tags import check_metadata_tags, check_tag_specifications
@@ -70,19 +76,8 @@ FIRST_STEP = "prepare"
 MAX_COUNT = 1000
 # EC2 user guide, "Instance user data": 16 KB, in raw form, before it is base64-encoded.
 MAX_USER_DATA_BYTES = 16 * 1024
-MAX_HOP_LIMIT = 64
 MAX_GROUPS = 5
 ENI_ATTACHMENT = "eni-attach"
-
-
-@dataclass(frozen=True, slots=True)
-class MetadataRequest:
-    """Metadata options as given; None means the image's or EC2's default."""
-
-    http_endpoint: str | None = None
-    http_tokens: str | None = None
-    http_put_response_hop_limit: int | None = None
-    instance_metadata_tags: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +169,8 @@ def _check(request: RunRequest) -> None:
         )
     if request.zone is not None and request.zone_id is not None:
         raise ApiError("InvalidParameterCombination", "AvailabilityZone and AvailabilityZoneId cannot both be given.")
-    hop_limit = request.metadata.http_put_response_hop_limit
-    if hop_limit is not None and not 1 <= hop_limit <= MAX_HOP_LIMIT:
-        raise ApiError(
-            "InvalidParameterValue",
-            f"Value ({hop_limit}) for parameter HttpPutResponseHopLimit is invalid. Expecting a number from 1 to "
-            f"{MAX_HOP_LIMIT}.",
-        )
+    check_hop_limit(request.metadata.http_put_response_hop_limit)
     check_tag_specifications(request.tags, [INSTANCES.tag_type, VOLUMES.tag_type, NETWORK_INTERFACES.tag_type])
-    if request.metadata.instance_metadata_tags == "enabled":
-        check_metadata_tags(request.tags.get(INSTANCES.tag_type, {}))
 
 
 def _earlier_reservation(cloud: Cloud, tx: Tx, reservation_id: str) -> Reservation:
@@ -232,7 +219,7 @@ def _choose(cloud: Cloud, tx: Tx, caller: Caller, request: RunRequest) -> _Choic
         type=type_,
         image=image,
         key=key,
-        metadata=_metadata_options(request.metadata, image),
+        metadata=_choose_metadata(tx, caller, request, image),
         disks=disks,
         vpc=vpc,
         subnet=subnet,
@@ -332,17 +319,11 @@ def _choose_zone(
     return best
 
 
-def _metadata_options(given: MetadataRequest, image: Image) -> MetadataOptions:
-    default = MetadataOptions()
-    if image.imds_support == "v2.0":
-        # EC2 user guide, "Configure the AMI": such images default to IMDSv2 and a hop limit of 2.
-        default = MetadataOptions(http_tokens="required", http_put_response_hop_limit=2)
-    return MetadataOptions(
-        http_endpoint=given.http_endpoint or default.http_endpoint,
-        http_tokens=given.http_tokens or default.http_tokens,
-        http_put_response_hop_limit=given.http_put_response_hop_limit or default.http_put_response_hop_limit,
-        instance_metadata_tags=given.instance_metadata_tags or default.instance_metadata_tags,
-    )
+def _choose_metadata(tx: Tx, caller: Caller, request: RunRequest, image: Image) -> MetadataOptions:
+    options = choose_metadata_options(request.metadata, find_defaults(tx, caller), image)
+    if options.instance_metadata_tags == "enabled":
+        check_metadata_tags(request.tags.get(INSTANCES.tag_type, {}))
+    return options
 
 
 def render_domain_uuid(instance_id: str) -> str:

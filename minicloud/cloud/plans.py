@@ -6,7 +6,9 @@ read transactions. Refuses to guess: rows that must exist and do not are a bug (
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import json
 from dataclasses import replace
 from typing import TypeVar
 
@@ -27,6 +29,7 @@ from minicloud.model.plans import (
     RouterPlan,
     RulePlan,
     SubnetPlan,
+    to_json,
 )
 from minicloud.model.resources import Attachment, Host, Instance, NetworkInterface, Pool, Subnet, Volume, Vpc
 from minicloud.model.states import AttachmentState, VolumeState
@@ -61,6 +64,12 @@ def instance_plan(tx: Tx, config: Config, instance: Instance) -> InstancePlan:
         ports=tuple(_port_plan(tx, config, host, instance, port) for port in _ports(tx, instance)),
         console_path=names.console_path(instance.id),
     )
+
+
+def ports_digest(plan: InstancePlan) -> str:
+    """Return what tells whether a host that was told of a plan's ports holds these: a digest of all they say."""
+    said = json.dumps([to_json(port) for port in plan.ports], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def domain_spec(tx: Tx, config: Config, instance: Instance) -> DomainSpec:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import MAX_IDS, Kind, check_ids, is_visible, kind_of, missing
+from minicloud.cloud.lookups import INSTANCES, MAX_IDS, Kind, check_ids, is_visible, kind_of, missing
 from minicloud.errors import ApiError
-from minicloud.model.resources import Tag
+from minicloud.model.resources import Instance, Tag
 from minicloud.store.store import Tx
 
 MAX_TAGS = 50
@@ -96,8 +96,12 @@ def create_tags(cloud: Cloud, caller: Caller, resource_ids: Sequence[str], tags:
         for resource_id in wanted:
             if len({*existing.get(resource_id, {}), *tags}) > MAX_TAGS:
                 raise too_many_tags()
-        _check_instances_with_metadata_tags(tx, wanted, tags)
+        telling = _instances_with_metadata_tags(tx, wanted)
+        if telling:
+            check_metadata_tags(tags)
         tx.tags.set_many(dict.fromkeys(wanted, tags))
+        for instance in telling:
+            tx.wake(instance.id)
 
     cloud.store.write(decide)
 
@@ -122,6 +126,8 @@ def delete_tags(
                 keys = {key for key, value in tags if key in present and value in (None, present[key])}
             if keys:
                 tx.tags.delete(resource_id, keys)
+        for instance in _instances_with_metadata_tags(tx, wanted):
+            tx.wake(instance.id)
 
     cloud.store.write(decide)
 
@@ -173,7 +179,7 @@ def _require_all(tx: Tx, caller: Caller, resource_ids: list[str]) -> None:
             raise missing(kind, absent)
 
 
-def _check_instances_with_metadata_tags(tx: Tx, resource_ids: list[str], tags: Mapping[str, str]) -> None:
-    instances = tx.instances.where(id=resource_ids)
-    if any(one.metadata_options.instance_metadata_tags == "enabled" for one in instances):
-        check_metadata_tags(tags)
+def _instances_with_metadata_tags(tx: Tx, resource_ids: list[str]) -> list[Instance]:
+    """Return the instances among the resources whose guests see their tags: their controller tells their hosts."""
+    instances = tx.instances.where(id=[one for one in resource_ids if kind_of(one) is INSTANCES])
+    return [one for one in instances if one.metadata_options.instance_metadata_tags == "enabled"]

@@ -213,12 +213,29 @@ class StateReason:
 
 @dataclass(frozen=True, slots=True)
 class MetadataOptions:
-    """Instance metadata options (EC2 API reference, InstanceMetadataOptionsResponse)."""
+    """Instance metadata options (EC2 API reference, InstanceMetadataOptionsResponse).
+
+    `state` is "pending" from a change until the host answers the guest by it, else "applied".
+    """
 
     http_endpoint: str = "enabled"
     http_tokens: str = "optional"
     http_put_response_hop_limit: int = 1
     instance_metadata_tags: str = "disabled"
+    state: str = "applied"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataDefaults:
+    """Account-level defaults of metadata options in one region; None means no preference."""
+
+    account_id: str
+    region: str
+    http_endpoint: str | None = None
+    http_tokens: str | None = None
+    http_put_response_hop_limit: int | None = None
+    instance_metadata_tags: str | None = None
+    http_tokens_enforced: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -386,6 +386,18 @@ network_interfaces = Table(
     Index(None, "vpc_id"),
 )
 
+metadata_defaults = Table(
+    "metadata_defaults",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("region", Text, primary_key=True),
+    _text("http_endpoint", nullable=True),
+    _text("http_tokens", nullable=True),
+    _integer("http_put_response_hop_limit", nullable=True),
+    _text("instance_metadata_tags", nullable=True),
+    _text("http_tokens_enforced", nullable=True),
+)
+
 tags = Table(
     "tags",
     metadata,

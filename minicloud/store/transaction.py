@@ -19,6 +19,7 @@ from minicloud.model.resources import (
     ImportTask,
     Instance,
     KeyPair,
+    MetadataDefaults,
     NetworkInterface,
     Pool,
     Secret,
@@ -52,6 +53,7 @@ _SUBNETS = Definition(schema.subnets, Subnet)
 _SECURITY_GROUPS = Definition(schema.security_groups, SecurityGroup)
 _SECURITY_GROUP_RULES = Definition(schema.security_group_rules, SecurityGroupRule)
 _NETWORK_INTERFACES = Definition(schema.network_interfaces, NetworkInterface)
+_METADATA_DEFAULTS = Definition(schema.metadata_defaults, MetadataDefaults)
 _CLIENT_TOKENS = Definition(schema.client_tokens, ClientToken)
 TASKS = Definition(schema.tasks, Task)
 
@@ -94,6 +96,7 @@ class Tx:
         self.security_groups = Table(connection, _SECURITY_GROUPS, writable)
         self.security_group_rules = Table(connection, _SECURITY_GROUP_RULES, writable)
         self.network_interfaces = Table(connection, _NETWORK_INTERFACES, writable)
+        self.metadata_defaults = Rows(connection, _METADATA_DEFAULTS, writable)
         self.client_tokens = Rows(connection, _CLIENT_TOKENS, writable)
         self.tags = TagTable(connection, writable)
         self._tasks = Table(connection, TASKS, writable)

@@ -12,7 +12,8 @@ from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import instances
 from minicloud.cloud.instance_types import DEFAULT_TYPE
-from minicloud.cloud.launch import MetadataRequest, RunRequest
+from minicloud.cloud.launch import RunRequest
+from minicloud.cloud.metadata_options import MetadataRequest
 from minicloud.errors import ApiError
 
 HONOURS = (

@@ -14,6 +14,7 @@ A failed launch leaves by `destroy`, the same way TerminateInstances takes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from minicloud.clock import MICROSECONDS, to_datetime
 from minicloud.cloud import plans
@@ -23,7 +24,7 @@ from minicloud.errors import PermanentError, RefusedError, TransientError
 from minicloud.hosts.protocol import Host
 from minicloud.model import names
 from minicloud.model.plans import REBOOTED, DomainStatus
-from minicloud.model.resources import Instance, Snapshot, StateReason, Task
+from minicloud.model.resources import Instance, MetadataOptions, Snapshot, StateReason, Task
 from minicloud.model.states import (
     LEGAL_TRANSITIONS,
     AttachmentState,
@@ -111,7 +112,12 @@ class InstanceProgram:
         plan = context.read(lambda tx: plans.instance_plan(tx, context.config, instance))
         _check_launch_deadline(context, task)
         _host(context, instance).ensure_instance(plan, task.lease_epoch)
-        return Hop("boot", facts=_launching(task), writes=lambda tx: _set_volumes_made(tx, instance.id))
+
+        def writes(tx: Tx) -> None:
+            _set_volumes_made(tx, instance.id)
+            _set_options_applied(tx, instance.id, instance.metadata_options)
+
+        return Hop("boot", facts={**_launching(task), "pushed": plans.ports_digest(plan)}, writes=writes)
 
     def _fill(self, context: Context, task: Task, instance: Instance) -> Verdict:
         """Bring the base of every root and data volume that is made from a snapshot to the host."""
@@ -173,9 +179,25 @@ class InstanceProgram:
             return Nap(OFF_POLL_SECONDS)
         if instance.reboot_requested > instance.reboot_done:
             return Hop("reboot")
-        if instance.impaired and status.state == "running":
-            return Nap(PARK_SECONDS, writes=lambda tx: _update(tx, instance.id, impaired=False))
-        return Nap(PARK_SECONDS)
+        pushed = self._push(context, task, instance)
+
+        def writes(tx: Tx) -> None:
+            _set_options_applied(tx, instance.id, instance.metadata_options)
+            if instance.impaired and status.state == "running":
+                _update(tx, instance.id, impaired=False)
+
+        return Nap(PARK_SECONDS, facts={**task.facts, "pushed": pushed}, writes=writes)
+
+    def _push(self, context: Context, task: Task, instance: Instance) -> str:
+        """Have the host hold the instance's ports as its rows say now: metadata options, and tags that a guest sees.
+
+        Returns the digest of what the host holds. Disks are left out of the plan: a guest runs on them.
+        """
+        plan = context.read(lambda tx: plans.instance_plan(tx, context.config, instance))
+        digest = plans.ports_digest(plan)
+        if task.facts.get("pushed") != digest:
+            _host(context, instance).ensure_instance(replace(plan, disks=()), task.lease_epoch)
+        return digest
 
     def _ended_by_itself(self, context: Context, instance: Instance, status: DomainStatus) -> Verdict:
         """The guest powered off, or QEMU died: the instance follows its shutdown behaviour, or is stopped."""
@@ -184,7 +206,8 @@ class InstanceProgram:
         state = InstanceState.SHUTTING_DOWN if ends else InstanceState.STOPPING
 
         def writes(tx: Tx) -> None:
-            if _require(tx, instance.id).intent is not Intent.RUNNING:
+            now = _require(tx, instance.id)
+            if now.intent is not Intent.RUNNING or now.shutdown_behavior != instance.shutdown_behavior:
                 raise ChangedError("the owner asked for something else meanwhile")
             _set_state(
                 tx,
@@ -425,6 +448,12 @@ def _give_up(tx: Tx, instance_id: str, intent: Intent, reason: StateReason) -> N
     )
     if current.state is not InstanceState.SHUTTING_DOWN:
         _set_state(tx, instance_id, state)
+
+
+def _set_options_applied(tx: Tx, instance_id: str, told: MetadataOptions) -> None:
+    """Note that the host answers by these options, unless others were asked for while it was told."""
+    if told.state == "pending" and _require(tx, instance_id).metadata_options == told:
+        tx.instances.update(instance_id, metadata_options=replace(told, state="applied"))
 
 
 def _set_volumes_made(tx: Tx, instance_id: str) -> None:

@@ -12,7 +12,7 @@ from support.bare_cloud import IMAGE_ID, OTHER, ROOT, ROOT_DEVICE, SNAPSHOT_ID, 
 
 from minicloud.cloud import bootstrap, keys, networks, views
 from minicloud.cloud.block_devices import DeviceRequest
-from minicloud.cloud.launch import MetadataRequest
+from minicloud.cloud.metadata_options import MetadataRequest
 from minicloud.model.resources import MetadataOptions
 from minicloud.model.states import AttachmentState, InstanceState, Intent, SnapshotState, VolumeState
 

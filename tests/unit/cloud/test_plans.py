@@ -14,7 +14,7 @@ from minicloud.cloud import hosts, instances, keys, plans
 from minicloud.cloud.block_devices import DeviceRequest
 from minicloud.cloud.context import Cloud
 from minicloud.cloud.instance_types import instance_store_bytes
-from minicloud.cloud.launch import MetadataRequest
+from minicloud.cloud.metadata_options import MetadataRequest
 from minicloud.model.plans import DomainSpec, InstancePlan, InstanceRemoval, MetadataPlan
 from minicloud.model.resources import Instance
 from minicloud.model.states import AttachmentState, VolumeState

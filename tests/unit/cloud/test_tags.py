@@ -9,7 +9,7 @@ from support import rows as make
 from support.bare_cloud import IMAGE_ID, OTHER, ROOT, SNAPSHOT_ID, UNKNOWN, BareCloud, request
 
 from minicloud.cloud import launch, tags
-from minicloud.cloud.launch import MetadataRequest
+from minicloud.cloud.metadata_options import MetadataRequest
 from minicloud.errors import ApiError
 from minicloud.store.store import Tx
 

@@ -13,7 +13,7 @@ from support.bare_cloud import ROOT, BareCloud
 
 from minicloud.cloud import plans
 from minicloud.cloud.block_devices import DeviceRequest
-from minicloud.cloud.launch import MetadataRequest
+from minicloud.cloud.metadata_options import MetadataRequest
 from minicloud.hostside import ports
 from minicloud.model.plans import to_json
 from minicloud.model.resources import KeyPair
