@@ -125,7 +125,8 @@ def test_what_cannot_be_read_is_answered_in_the_scopes_envelope(refused: Any) ->
         (post(EC2, FORM, FORM), ("InvalidRequest", 400, "ec2")),
         (post(EC2, FORM, method="PUT"), ("InvalidMethod", 405, "ec2")),
         (post(gzip.compress(b"a" * 5000), FORM, (b"content-encoding", b"gzip")), ("RequestEntityTooLarge", 413, "ec2")),
-        (post(b"{}", (b"x-amz-target", b"AmazonSSM.GetParameter")), ("UnsupportedProtocol", 400, "ec2")),
+        (post(b"{}", (b"x-amz-target", b"AmazonSSM.GetParameter")), ("UnsupportedMediaType", 415, "ssm")),
+        (post(b"", (b"smithy-protocol", b"rpc-v2-cbor")), ("UnsupportedProtocol", 400, "ec2")),
     ],
 )  # fmt: skip
 def test_protocols_and_bodies_that_are_not_spoken(
