@@ -13,6 +13,7 @@ from typing import Any
 from minicloud.api.changes import ChangeHub
 from minicloud.api.listing import Listing, seal_token
 from minicloud.api.request_log import RequestLog
+from minicloud.api.throttle import FailureThrottle
 from minicloud.aws.models import Catalog
 from minicloud.clock import Clock
 from minicloud.cloud.context import Caller, Cloud
@@ -72,6 +73,10 @@ class Services:
     trusted_uids: frozenset[int]
     requests: RequestLog
     host_reads: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_HOST_READS))
+    failed_signatures: FailureThrottle = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "failed_signatures", FailureThrottle(self.clock))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,21 @@ Owns the canonical form of a request, the signature, clock skew and expiry, and 
 fault. Refuses older signatures and everything that would leave a part of the request unsigned. Pure: the time and the
 credentials are passed in. Called by the front door (api/) once `dispatch` knows the service.
 
-The credential scope is verified for its form and its date and is part of the signature, but its region and service are
-not compared with this endpoint's: a client that is given a bare address derives nonsense from it.
+The credential scope's service and region, all part of the signature:
+- A scope that names another service of this endpoint than the one that answers is refused. A name that is no service
+  here is believed: a client that was given a bare address takes parts of it for service and region (boto 2 signs for
+  service `127` in region `0`).
+- A region that looks like one (`eu-west-1`) and is not the endpoint's is refused; one that does not look so is
+  believed, as above. `us-east-1` is believed everywhere: it is what clients sign with that were told of no region or
+  cannot be told of this one (STS and IAM as global services, Apache Libcloud with its list of AWS's own regions).
+  Nothing is lost by it, for a key is known to one cloud alone.
 
-Source: AWS General Reference, "Create a signed AWS API request".
+A request may be sent again for as long as its signature is current, as on AWS: five minutes, or a presigned request's
+own time. What must not happen twice has a client token. Unknown keys cost the same work as known ones, and digests and
+signatures are compared in constant time.
+
+Source: AWS General Reference, "Create a signed AWS API request"; the codes: EC2 API Reference, "Error codes", and the
+"Common errors" of the other services' references.
 """
 
 from __future__ import annotations
@@ -15,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -30,6 +41,7 @@ from minicloud.errors import ApiError
 ALGORITHM = "AWS4-HMAC-SHA256"
 MAX_EXPIRES_SECONDS = 604_800  # a presigned request lives a week at most
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+GLOBAL_REGION = "us-east-1"
 
 _TERMINATOR = "aws4_request"
 _TIMESTAMP = re.compile(r"\d{8}T\d{6}Z\Z", re.ASCII)
@@ -37,6 +49,8 @@ _HEX_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+\Z")
 _PART = "([\x21-\x2e\x30-\x7e]{1,128})"  # printable and no slash
 _SCOPE = re.compile(f"{_PART}/{_PART}/{_PART}/{_PART}/{_TERMINATOR}\\Z")
+_REGION = re.compile(r"[a-z]+(-[a-z0-9]+)*-[0-9]+\Z")
+_NOBODYS_SECRET = "-" * 40  # what the signature of an unknown key is computed with
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 Principal = TypeVar("Principal")
@@ -44,12 +58,21 @@ Principal = TypeVar("Principal")
 
 @dataclass(frozen=True, slots=True)
 class Credential(Generic[Principal]):
-    """A key known to this cloud. `session_token` is set for temporary keys, whose requests must carry it."""
+    """A key known to this cloud; `expires_at` is set for temporary ones."""
 
     access_key_id: str
     secret_access_key: str
     principal: Principal  # whatever the caller knows the owner by
-    session_token: str | None = None
+    expires_at: datetime | None = None
+
+
+# Finds a key by its id and the session token that came with it, None without one. Returns None for a key that is not
+# known, a temporary key without its own token, or a lasting one with any.
+FindKey = Callable[[str, str | None], Credential[Principal] | None]
+
+
+class CredentialsRefusedError(ApiError):
+    """The signature does not hold, or nobody has such a key: what a guess at credentials is answered with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +83,6 @@ class Verified(Generic[Principal]):
     principal: Principal
     region: str
     service: str
-    session_token: str | None
     presigned: bool
 
 
@@ -95,7 +117,9 @@ def verify(
     request: Request,
     *,
     service: Service,
-    lookup_key: Callable[[str], Credential[Principal] | None],
+    region: str,
+    known_services: Container[str],
+    find_key: FindKey[Principal],
     now: datetime,
     max_skew_seconds: int = 300,
     payload_sha256: str | None = None,
@@ -103,14 +127,19 @@ def verify(
 ) -> Verified[Principal]:
     """Verify the request's signature, from its Authorization header or its query string.
 
-    `service` is the one that answers: it decides which errors are raised. `payload_sha256` is the body's digest in hex
-    when the caller computed it while reading; otherwise it is taken of `request.body`. `allow_unsigned_payload` lets a
-    client sign UNSIGNED-PAYLOAD over a body that is not empty. Raises ApiError, each fault with the service's code.
+    `service` is the one that answers: it decides which errors are raised. `region` is the endpoint's and
+    `known_services` are the signing names of all its services. `find_key` may raise to end the matter before anything
+    is computed. `payload_sha256` is the body's digest in hex when the caller computed it while reading; otherwise it is
+    taken of `request.body`. `allow_unsigned_payload` lets a client sign UNSIGNED-PAYLOAD over a body that is not empty.
+
+    Raises ApiError, each fault with the service's code; CredentialsRefusedError where the credentials are at fault.
     """
-    errors = _Ec2Errors() if service.speaks_ec2 else _CommonErrors()
+    errors = _errors_of(service)
     query = _split_query(request.query_string)
     claim = _read_claim(request, query, errors)
     _check_time(claim, now, max_skew_seconds, errors)
+    _check_scope(claim.scope, service, region, known_services, errors)
+    credential = find_key(claim.scope.access_key_id, claim.session_token)
     payload = _payload_hash(
         request,
         hashlib.sha256(request.body).hexdigest() if payload_sha256 is None else payload_sha256,
@@ -118,22 +147,26 @@ def verify(
         errors,
     )
     canonical = _canonical_request(request, query, claim, payload, errors)
-    credential = lookup_key(claim.scope.access_key_id)
+    expected = _signature(credential.secret_access_key if credential else _NOBODYS_SECRET, claim, canonical)
+    is_signed = hmac.compare_digest(expected, claim.signature)
     if credential is None:
         raise errors.unknown_key()
-    expected = _signature(credential.secret_access_key, claim, canonical)
-    if not hmac.compare_digest(expected, claim.signature):
+    if not is_signed:
         raise errors.bad_signature()
-    if not hmac.compare_digest((credential.session_token or "").encode(), (claim.session_token or "").encode()):
-        raise errors.unknown_key()
+    if credential.expires_at is not None and credential.expires_at <= now:
+        raise errors.token_expired()
     return Verified(
         access_key_id=credential.access_key_id,
         principal=credential.principal,
         region=claim.scope.region,
         service=claim.scope.service,
-        session_token=claim.session_token,
         presigned=claim.expires_seconds is not None,
     )
+
+
+def too_many_failures(service: Service) -> ApiError:
+    """How the service answers a client whose signatures failed too often."""
+    return _errors_of(service).throttled()
 
 
 def scope_hint(request: Request) -> Scope | None:
@@ -151,6 +184,8 @@ def scope_hint(request: Request) -> Scope | None:
 class _CommonErrors:
     """How STS, IAM, CloudWatch and Auto Scaling answer."""
 
+    mismatch_code, mismatch_status = "SignatureDoesNotMatch", 403
+
     def missing(self) -> ApiError:
         return ApiError("MissingAuthenticationToken", "Request is missing Authentication Token", 403)
 
@@ -158,7 +193,9 @@ class _CommonErrors:
         return ApiError("IncompleteSignature", why, 400)
 
     def unknown_key(self) -> ApiError:
-        return ApiError("InvalidClientTokenId", "The security token included in the request is invalid.", 403)
+        return CredentialsRefusedError(
+            "InvalidClientTokenId", "The security token included in the request is invalid.", 403
+        )
 
     def bad_signature(self) -> ApiError:
         return self.not_matching(
@@ -167,13 +204,48 @@ class _CommonErrors:
         )
 
     def not_matching(self, why: str) -> ApiError:
-        return ApiError("SignatureDoesNotMatch", why, 403)
+        return CredentialsRefusedError(self.mismatch_code, why, self.mismatch_status)
+
+    def wrong_scope(self, why: str) -> ApiError:
+        return ApiError(self.mismatch_code, why, self.mismatch_status)
+
+    def token_expired(self) -> ApiError:
+        return ApiError("ExpiredToken", "The security token included in the request is expired", 403)
+
+    def throttled(self) -> ApiError:
+        return ApiError("Throttling", "Rate exceeded", 400)
 
     def expired(self, claim: _Claim, now: datetime, limit: datetime) -> ApiError:
-        signed, bound = _basic(claim.signed_at), _basic(limit)
+        signed, bound, today = _basic(claim.signed_at), _basic(limit), _basic(now)
+        minutes = abs(limit - now) // timedelta(minutes=1)
         if claim.signed_at > now:
-            return self.not_matching(f"Signature not yet current: {signed} is still later than {bound}")
-        return self.not_matching(f"Signature expired: {signed} is now earlier than {bound} ({_basic(now)})")
+            why = f"Signature not yet current: {signed} is still later than {bound} ({today} + {minutes} min.)"
+        else:
+            why = f"Signature expired: {signed} is now earlier than {bound} ({today} - {minutes} min.)"
+        return ApiError(self.mismatch_code, why, self.mismatch_status)
+
+
+class _JsonErrors(_CommonErrors):
+    """How the services answer that speak AWS JSON only, such as Systems Manager."""
+
+    mismatch_code, mismatch_status = "InvalidSignatureException", 400
+
+    def missing(self) -> ApiError:
+        return ApiError("MissingAuthenticationTokenException", "Missing Authentication Token", 400)
+
+    def incomplete(self, why: str) -> ApiError:
+        return ApiError("IncompleteSignatureException", why, 400)
+
+    def unknown_key(self) -> ApiError:
+        return CredentialsRefusedError(
+            "UnrecognizedClientException", "The security token included in the request is invalid.", 400
+        )
+
+    def token_expired(self) -> ApiError:
+        return ApiError("ExpiredTokenException", "The security token included in the request is expired", 400)
+
+    def throttled(self) -> ApiError:
+        return ApiError("ThrottlingException", "Rate exceeded", 400)
 
 
 class _Ec2Errors(_CommonErrors):
@@ -186,14 +258,32 @@ class _Ec2Errors(_CommonErrors):
         return self.bad_signature()
 
     def bad_signature(self) -> ApiError:
-        return ApiError("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+        return CredentialsRefusedError(
+            "AuthFailure", "AWS was not able to validate the provided access credentials", 401
+        )
 
     def not_matching(self, why: str) -> ApiError:
         return self.bad_signature()
 
+    def wrong_scope(self, why: str) -> ApiError:
+        # The scope is no secret, and who has mistaken it would otherwise look for the mistake in the key.
+        return ApiError("AuthFailure", f"AWS was not able to validate the provided access credentials. {why}", 401)
+
+    def token_expired(self) -> ApiError:
+        return ApiError("RequestExpired", "Request has expired.", 400)
+
+    def throttled(self) -> ApiError:
+        return ApiError("RequestLimitExceeded", "Request limit exceeded.", 503)
+
     def expired(self, claim: _Claim, now: datetime, limit: datetime) -> ApiError:
         stamp = claim.signed_at.strftime("%Y-%m-%dT%H:%M:%SZ")
         return ApiError("RequestExpired", f"Request has expired. Timestamp date is {stamp}", 400)
+
+
+def _errors_of(service: Service) -> _CommonErrors:
+    if service.speaks_ec2:
+        return _Ec2Errors()
+    return _CommonErrors() if "query" in service.protocols else _JsonErrors()
 
 
 def _read_claim(request: Request, query: list[tuple[bytes, bytes]], errors: _CommonErrors) -> _Claim:
@@ -354,6 +444,18 @@ def _check_time(claim: _Claim, now: datetime, max_skew_seconds: int, errors: _Co
             raise errors.expired(claim, now, now - skew)
     elif now - claim.signed_at > timedelta(seconds=claim.expires_seconds):
         raise errors.expired(claim, now, now - timedelta(seconds=claim.expires_seconds))
+
+
+def _check_scope(
+    scope: Scope, service: Service, region: str, known_services: Container[str], errors: _CommonErrors
+) -> None:
+    """Refuse a scope that is plainly meant for somewhere else; see the module's docstring."""
+    if scope.service != service.signing_name and scope.service in known_services:
+        raise errors.wrong_scope(f"Credential should be scoped to correct service: '{service.signing_name}'.")
+    if scope.region not in (region, GLOBAL_REGION) and _REGION.match(scope.region):
+        raise errors.wrong_scope(
+            f"Credential should be scoped to a valid region, not '{clip(scope.region)}': this endpoint's is '{region}'."
+        )
 
 
 def _payload_hash(request: Request, actual: str, allow_unsigned: bool, errors: _CommonErrors) -> str:

@@ -18,10 +18,20 @@ from minicloud.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The account that asks and the region it asks in."""
+    """The account that asks, the region it asks in, and as whom: by default as the account's root.
+
+    `user_id` and `arn` are what GetCallerIdentity says; `is_temporary` tells credentials that STS gave out.
+    """
 
     account_id: str
     region: str
+    user_id: str = ""
+    arn: str = ""
+    is_temporary: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "user_id", self.user_id or self.account_id)
+        object.__setattr__(self, "arn", self.arn or f"arn:aws:iam::{self.account_id}:root")
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,5 +89,8 @@ def test_the_caller_is_the_root_of_its_account(empty: BareCloud) -> None:
 def test_an_access_key_is_found_by_its_id(empty: BareCloud) -> None:
     key = bootstrap.ensure_root(empty.cloud).access_key
     with empty.one_transaction():
-        assert accounts.find_access_key(empty.cloud, key.id) == key
-    assert accounts.find_access_key(empty.cloud, "AKIAUNKNOWN") is None
+        found = accounts.find_signing_key(empty.cloud, key.id, None)
+        assert found is not None
+        assert (found.access_key_id, found.secret_access_key, found.expires_us) == (key.id, key.secret, None)
+        assert found.caller == Caller(key.account_id, empty.cloud.config.region)
+    assert accounts.find_signing_key(empty.cloud, "AKIAUNKNOWN", None) is None

@@ -50,7 +50,9 @@ def answer(catalog: Catalog, request: Request, handler: Handler) -> replies.Repl
         sigv4.verify(
             request,
             service=call.service,
-            lookup_key=lambda key: sigv4.Credential(key, SECRET, None) if key == KEY else None,
+            region="lab-1",
+            known_services=("ec2", "sts"),
+            find_key=lambda key, _: sigv4.Credential(key, SECRET, None) if key == KEY else None,
             now=datetime.now(UTC),
         )
         return call.reply(handler(call.operation.name, call.parse()), "r-1")

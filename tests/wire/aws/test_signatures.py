@@ -18,6 +18,7 @@ from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicloud.aws import sigv4
 from minicloud.aws.models import Catalog, Service, load_catalog
 from minicloud.aws.request import Headers, Request
 from minicloud.aws.sigv4 import Credential, Verified, verify
@@ -26,12 +27,13 @@ from minicloud.errors import ApiError
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
+SIGNING_NAMES = ("ec2", "sts", "ssm")
 BODY = b"Action=DescribeInstances&Version=2016-11-15"
 
 
 @cache
 def catalog() -> Catalog:
-    return load_catalog({"ec2": ["DescribeInstances"], "sts": ["GetCallerIdentity"]})
+    return load_catalog({"ec2": ["DescribeInstances"], "sts": ["GetCallerIdentity"], "ssm": ["GetParameter"]})
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Owner:
     account: str
 
 
-def lookup(access_key_id: str) -> Credential[Owner] | None:
-    if access_key_id == KEY:
+def find_key(access_key_id: str, session_token: str | None) -> Credential[Owner] | None:
+    if access_key_id == KEY and session_token is None:
         return Credential(KEY, SECRET, Owner("123456789012"))
-    if access_key_id == "ASIATEMPORARY":
-        return Credential("ASIATEMPORARY", SECRET, Owner("123456789012"), session_token="token/+=1")
+    if access_key_id == "ASIATEMPORARY" and session_token == "token/+=1":
+        return Credential("ASIATEMPORARY", SECRET, Owner("123456789012"), expires_at=NOW + timedelta(seconds=60))
     return None
 
 
@@ -100,15 +102,18 @@ def presigned(
     key: str = KEY,
     secret: str = SECRET,
     token: str | None = None,
+    region: str = "lab-1",
+    service: str = "ec2",
 ) -> Request:
     request = AWSRequest(method="GET", url=url, headers={})
-    SigV4QueryAuth(Credentials(key, secret, token), "ec2", "lab-1", expires=expires).add_auth(request)
+    SigV4QueryAuth(Credentials(key, secret, token), service, region, expires=expires).add_auth(request)
     return received(request)
 
 
 def check(request: Request, service: str = "ec2", now: datetime = NOW, **options: object) -> Verified[Owner]:
     answering: Service = catalog().services[service]
-    return verify(request, service=answering, lookup_key=lookup, now=now, **options)  # type: ignore[arg-type]
+    asked = {"region": "lab-1", "known_services": SIGNING_NAMES, "find_key": find_key, "now": now, **options}
+    return verify(request, service=answering, **asked)  # type: ignore[arg-type]
 
 
 def refused(request: Request, service: str = "ec2", now: datetime = NOW, **options: object) -> tuple[str, int]:
@@ -123,39 +128,138 @@ NOT_MATCHING = ("SignatureDoesNotMatch", 403)
 
 def test_a_header_signature_names_its_owner() -> None:
     verified = check(header_signed())
-    assert verified == Verified(KEY, Owner("123456789012"), "lab-1", "ec2", None, presigned=False)
+    assert verified == Verified(KEY, Owner("123456789012"), "lab-1", "ec2", presigned=False)
 
 
 def test_a_presigned_request_names_its_owner() -> None:
-    assert check(presigned()) == Verified(KEY, Owner("123456789012"), "lab-1", "ec2", None, presigned=True)
+    assert check(presigned()) == Verified(KEY, Owner("123456789012"), "lab-1", "ec2", presigned=True)
 
 
-def test_the_scope_may_name_any_region_and_service() -> None:
-    verified = check(header_signed(region="0", service="127"))
-    assert (verified.region, verified.service) == ("0", "127")
+@pytest.mark.parametrize("sign", [header_signed, presigned])
+@pytest.mark.parametrize(
+    ("region", "service"),
+    [
+        ("0", "127"),  # boto 2, given 127.0.0.1
+        ("minicloud", "api"),  # boto 2, given api.minicloud.example.org
+        ("us-east-1", "ec2"),  # Apache Libcloud, and whoever was told of no region
+        ("aws-global", "ec2"),
+    ],
+)
+def test_scopes_of_clients_that_cannot_know_better_are_believed(
+    sign: Callable[..., Request], region: str, service: str
+) -> None:
+    verified = check(sign(region=region, service=service))
+    assert (verified.region, verified.service) == (region, service)
+
+
+@pytest.mark.parametrize("sign", [header_signed, presigned])
+def test_a_scope_for_another_region_is_refused(sign: Callable[..., Request]) -> None:
+    for region in ("lab-2", "eu-west-1", "us-gov-east-1"):
+        assert refused(sign(region=region)) == AUTH_FAILURE
+        assert refused(sign(region=region, service="sts"), "sts") == NOT_MATCHING
+        assert refused(sign(region=region, service="ssm"), "ssm") == ("InvalidSignatureException", 400)
+    with pytest.raises(ApiError, match="scoped to a valid region, not 'lab-2': this endpoint's is 'lab-1'"):
+        check(sign(region="lab-2"))
+
+
+@pytest.mark.parametrize("sign", [header_signed, presigned])
+def test_a_scope_for_another_service_of_this_endpoint_is_refused(sign: Callable[..., Request]) -> None:
+    assert refused(sign(service="sts")) == AUTH_FAILURE
+    assert refused(sign(service="ec2"), "sts") == NOT_MATCHING
+    assert refused(sign(service="ec2"), "ssm") == ("InvalidSignatureException", 400)
+    for service, wrong in (("ec2", "sts"), ("sts", "ec2"), ("ssm", "ec2")):
+        with pytest.raises(ApiError, match=f"Credential should be scoped to correct service: '{service}'"):
+            check(sign(service=wrong), service)
 
 
 @pytest.mark.parametrize("sign", [header_signed, presigned])
 def test_a_temporary_key_must_carry_its_token(sign: Callable[..., Request]) -> None:
-    assert check(sign(key="ASIATEMPORARY", token="token/+=1")).session_token == "token/+=1"
+    assert check(sign(key="ASIATEMPORARY", token="token/+=1")).principal == Owner("123456789012")
     assert refused(sign(key="ASIATEMPORARY", token="another")) == AUTH_FAILURE
     assert refused(sign(key="ASIATEMPORARY")) == AUTH_FAILURE
     assert refused(sign(token="token of nobody")) == AUTH_FAILURE
-    assert refused(sign(token="token of nobody"), "sts") == ("InvalidClientTokenId", 403)
+    assert refused(sign(token="token of nobody", service="sts"), "sts") == ("InvalidClientTokenId", 403)
+    assert refused(sign(token="token of nobody", service="ssm"), "ssm") == ("UnrecognizedClientException", 400)
+
+
+@pytest.mark.parametrize("sign", [header_signed, presigned])
+def test_a_temporary_key_ends_when_its_time_has_passed(sign: Callable[..., Request]) -> None:
+    def signed(service: str, secret: str = SECRET) -> Request:
+        return sign(key="ASIATEMPORARY", token="token/+=1", service=service, secret=secret)
+
+    check(signed("ec2"), now=NOW + timedelta(seconds=59))
+    late = NOW + timedelta(seconds=60)
+    assert refused(signed("ec2"), now=late) == ("RequestExpired", 400)
+    assert refused(signed("sts"), "sts", now=late) == ("ExpiredToken", 403)
+    assert refused(signed("ssm"), "ssm", now=late) == ("ExpiredTokenException", 400)
+    # Nobody but the key's owner is told how long it lasted.
+    assert refused(signed("sts", secret="wrong"), "sts", now=late) == NOT_MATCHING
 
 
 @pytest.mark.parametrize("sign", [header_signed, presigned])
 def test_unknown_key_and_wrong_secret(sign: Callable[..., Request]) -> None:
     assert refused(sign(key="AKIANOBODY")) == AUTH_FAILURE
-    assert refused(sign(key="AKIANOBODY"), "sts") == ("InvalidClientTokenId", 403)
+    assert refused(sign(key="AKIANOBODY", service="sts"), "sts") == ("InvalidClientTokenId", 403)
+    assert refused(sign(key="AKIANOBODY", service="ssm"), "ssm") == ("UnrecognizedClientException", 400)
     assert refused(sign(secret="wrong")) == AUTH_FAILURE
-    assert refused(sign(secret="wrong"), "sts") == NOT_MATCHING
+    assert refused(sign(secret="wrong", service="sts"), "sts") == NOT_MATCHING
+    assert refused(sign(secret="wrong", service="ssm"), "ssm") == ("InvalidSignatureException", 400)
+
+
+def test_an_unknown_key_costs_the_work_of_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+    compute = sigv4._signature
+    monkeypatch.setattr(sigv4, "_signature", lambda *parts: computed.append(parts[0]) or compute(*parts))
+    refused(header_signed(key="AKIANOBODY"))
+    refused(header_signed(secret="wrong"))
+    assert len(computed) == 2
+    assert len(computed[0]) == len(computed[1])
+
+
+def test_only_guesses_at_credentials_count_as_such() -> None:
+    for request, is_guess in [
+        (header_signed(secret="wrong"), True),
+        (header_signed(key="AKIANOBODY"), True),
+        (header_signed(region="lab-2"), False),
+        (Request.build("POST", b"/", b"", [(b"host", b"h")], BODY), False),
+    ]:
+        with pytest.raises(ApiError) as caught:
+            check(request)
+        assert isinstance(caught.value, sigv4.CredentialsRefusedError) == is_guess
+    with pytest.raises(ApiError) as caught:
+        check(header_signed(), now=NOW + timedelta(hours=1))
+    assert not isinstance(caught.value, sigv4.CredentialsRefusedError)
+
+
+def test_a_request_may_come_again_only_while_it_is_current() -> None:
+    request = header_signed()
+    check(request)
+    check(request, now=NOW + timedelta(seconds=300))
+    assert refused(request, now=NOW + timedelta(seconds=301)) == ("RequestExpired", 400)
+    link = presigned(expires=900)
+    check(link)
+    check(link, now=NOW + timedelta(seconds=900))
+    assert refused(link, now=NOW + timedelta(seconds=901)) == ("RequestExpired", 400)
+
+
+def test_who_may_not_try_again_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_nothing(access_key_id: str, session_token: str | None) -> None:
+        raise sigv4.too_many_failures(catalog().services[service])
+
+    monkeypatch.setattr(sigv4, "_signature", None)
+    for service, answer in [
+        ("ec2", ("RequestLimitExceeded", 503)),
+        ("sts", ("Throttling", 400)),
+        ("ssm", ("ThrottlingException", 400)),
+    ]:
+        assert refused(header_signed(service=service), service, find_key=find_nothing) == answer
 
 
 def test_no_signature_at_all() -> None:
     request = Request.build("POST", b"/", b"", [(b"host", b"h")], BODY)
     assert refused(request) == ("MissingParameter", 400)
     assert refused(request, "sts") == ("MissingAuthenticationToken", 403)
+    assert refused(request, "ssm") == ("MissingAuthenticationTokenException", 400)
 
 
 def test_the_old_signature_version_is_refused_by_name() -> None:
@@ -220,7 +324,7 @@ TAMPERED: list[tuple[str, Callable[[Request], Request]]] = [
     ("signature", lambda r: authorization(r, "Signature=", "Signature=0")),
     ("signature digit", lambda r: with_header(r, "authorization", (r.headers.one("authorization") or "")[:-1] + "g")),
     ("region", lambda r: authorization(r, "/lab-1/", "/lab-2/")),
-    ("service", lambda r: authorization(r, "/ec2/", "/sts/")),
+    ("service", lambda r: authorization(r, "/aws4_request", "x/aws4_request")),
     ("scope date", lambda r: authorization(r, "/20260304/", "/20260303/")),
     ("signed headers", lambda r: authorization(r, "content-type;host", "host")),
     ("host unsigned", lambda r: authorization(r, "content-type;host;x-amz-date", "content-type;x-amz-date")),
@@ -235,9 +339,8 @@ TAMPERED: list[tuple[str, Callable[[Request], Request]]] = [
 
 @pytest.mark.parametrize(("what", "tamper"), TAMPERED, ids=[what for what, _ in TAMPERED])
 def test_every_part_of_a_request_is_protected(what: str, tamper: Callable[[Request], Request]) -> None:
-    request = tamper(header_signed())
-    assert refused(request) == AUTH_FAILURE
-    code, status = refused(request, "sts")
+    assert refused(tamper(header_signed())) == AUTH_FAILURE
+    code, status = refused(tamper(header_signed(service="amz")), "sts")
     assert (code, status) in (NOT_MATCHING, ("InvalidClientTokenId", 403))
 
 
@@ -250,7 +353,7 @@ class WithoutHost(SigV4Auth):  # type: ignore[misc]
 
 def test_a_signature_that_holds_but_leaves_the_host_out_is_refused() -> None:
     request = AWSRequest(method="POST", url="http://h/", data=BODY, headers={"Content-Type": FORM})
-    WithoutHost(Credentials(KEY, SECRET), "ec2", "lab-1").add_auth(request)
+    WithoutHost(Credentials(KEY, SECRET), "127", "lab-1").add_auth(request)
     assert refused(received(request)) == AUTH_FAILURE
     with pytest.raises(ApiError, match="'Host' must be a 'SignedHeader'"):
         check(received(request), "sts")
@@ -280,9 +383,10 @@ MALFORMED: list[tuple[str, Callable[[Request], Request]]] = [
 
 
 @pytest.mark.parametrize(("what", "spoil"), MALFORMED, ids=[what for what, _ in MALFORMED])
-@pytest.mark.parametrize("service", ["ec2", "sts"])
+@pytest.mark.parametrize("service", ["ec2", "sts", "ssm"])
 def test_malformed_signatures_are_incomplete(what: str, spoil: Callable[[Request], Request], service: str) -> None:
-    assert refused(spoil(header_signed()), service) == ("IncompleteSignature", 400)
+    code = "IncompleteSignatureException" if service == "ssm" else "IncompleteSignature"
+    assert refused(spoil(header_signed()), service) == (code, 400)
 
 
 def respelled(request: Request, old: str, new: str) -> Request:
@@ -316,8 +420,21 @@ def test_clocks_may_differ_by_five_minutes(seconds: int) -> None:
     check(request, now=NOW + timedelta(seconds=seconds))
     beyond = NOW + timedelta(seconds=seconds + (1 if seconds > 0 else -1))
     assert refused(request, now=beyond) == ("RequestExpired", 400)
-    assert refused(request, "sts", now=beyond) == NOT_MATCHING
+    assert refused(header_signed(service="sts"), "sts", now=beyond) == NOT_MATCHING
     check(request, now=beyond, max_skew_seconds=301)
+
+
+def test_sts_says_by_how_much_a_clock_is_wrong() -> None:
+    request = header_signed(service="sts")
+    late = r"Signature expired: 20260304T050607Z is now earlier than 20260304T060107Z \(20260304T060607Z - 5 min\.\)"
+    with pytest.raises(ApiError, match=late):
+        check(request, "sts", now=NOW + timedelta(hours=1))
+    early = (
+        r"Signature not yet current: 20260304T050607Z is still later than 20260304T041107Z "
+        r"\(20260304T040607Z \+ 5 min\.\)"
+    )
+    with pytest.raises(ApiError, match=early):
+        check(request, "sts", now=NOW - timedelta(hours=1))
 
 
 def test_ec2_says_when_an_expired_request_was_signed() -> None:
@@ -355,9 +472,9 @@ def test_a_date_without_a_zone_is_not_in_this_machines(monkeypatch: pytest.Monke
 
 def test_sts_says_what_does_not_match() -> None:
     for tampered, message in [
-        (authorization(header_signed(), "/20260304/", "/20260303/"), "Date in Credential scope does not match"),
-        (with_header(header_signed(), "content-type", None), "signed but was not sent"),
-        (header_signed(headers={"X-Amz-Content-SHA256": "ab" * 32}), "is not the SHA-256 digest"),
+        (authorization(header_signed(service="sts"), "/20260304/", "/20260303/"), "Date in Credential scope does not"),
+        (with_header(header_signed(service="sts"), "content-type", None), "signed but was not sent"),
+        (header_signed(service="sts", headers={"X-Amz-Content-SHA256": "ab" * 32}), "is not the SHA-256 digest"),
     ]:
         with pytest.raises(ApiError, match=message):
             check(tampered, "sts")
