@@ -17,8 +17,10 @@ from starlette.routing import Route
 
 from minicloud.api.authentication import authenticate
 from minicloud.api.bodies import BodyTooLargeError, read_body
+from minicloud.api.claims import claimed_action, claimed_key_id
 from minicloud.api.gate import Gate
 from minicloud.api.operations import perform
+from minicloud.api.request_log import Entry
 from minicloud.api.services import Context, Services
 from minicloud.aws import replies
 from minicloud.aws.dispatch import Call, Undispatched, choose_call, early_failure
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 THREADS = 16
 MAX_REQUESTS = 128
+ENDPOINT = "endpoint"
+CLIENT_GONE = "ClientDisconnected"  # in the log only: nobody was answered
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
 
 
@@ -38,16 +42,21 @@ def create_endpoint(services: Services) -> Starlette:
     gate = Gate(THREADS, MAX_REQUESTS)
 
     async def endpoint(http: HttpRequest) -> Response:
-        request_id = services.make_request_id()
+        client = http.scope.get("client")
+        entry = services.requests.begin(services.make_request_id(), ENDPOINT, client[0] if client else "")
         try:
             async with gate.admitted():
                 request = await _read(http)
-                reply = await gate.run(lambda: _handle(services, request, request_id))
+                services.requests.arrived(entry)
+                reply = await gate.run(lambda: _handle(services, request, entry))
         except ApiError as error:
-            reply = early_failure(http.headers.get("content-type"), error, request_id)
+            entry.refused(error.code)
+            reply = early_failure(http.headers.get("content-type"), error, entry.request_id)
         except ClientDisconnect:
             # Nobody is left to be answered.
+            entry.refused(CLIENT_GONE)
             reply = Reply(400, (), b"")
+        services.requests.end(entry, reply.status, len(reply.body))
         return Response(reply.body, reply.status, dict(reply.headers))
 
     return Starlette(routes=[Route("/{path:path}", endpoint, methods=METHODS)])
@@ -62,20 +71,30 @@ async def _read(http: HttpRequest) -> Request:
     return Request.build(http.method, path, http.scope["query_string"], http.scope["headers"], body)
 
 
-def _handle(services: Services, request: Request, request_id: str) -> Reply:
-    """Dispatch, authenticate, parse, perform, render."""
+def _handle(services: Services, request: Request, entry: Entry) -> Reply:
+    """Dispatch, authenticate, parse, perform, render; `entry` learns on the way what the request log says."""
+    request_id = entry.request_id
     call: Call | None = None
     try:
+        entry.claims(claimed_key_id(request))
         call = choose_call(request, services.catalog)
-        caller = authenticate(services, request, call.service)
+        entry.asks(call.service.name, call.operation.name)
+        caller = authenticate(services, request, call.service, entry.source)
+        entry.account_id = caller.account_id
         parameters = call.parse()
+        entry.names(parameters)
         output = perform(Context(services, caller), call.service.name, call.operation.name, parameters)
-        return call.reply(output, request_id)
+        reply = call.reply(output, request_id)
+        entry.made_of(output)
+        return reply
     except Undispatched as error:
+        entry.claims(operation=claimed_action(request))
+        entry.refused(error.code)
         return error.reply(request_id)
     except Exception as error:
         service = call.service if call is not None else None
         refusal = told(error, request_id, lambda: replies.internal_error(service))
+        entry.refused(refusal.code)
         if call is not None:
             return call.error(refusal, request_id)
         return early_failure(next(iter(request.headers.all("content-type")), None), refusal, request_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,11 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from minicloud.api import operators
-from minicloud.api.app import MAX_REQUESTS, THREADS, told
+from minicloud.api.app import CLIENT_GONE, MAX_REQUESTS, THREADS, told
 from minicloud.api.bodies import BodyTooLargeError, read_body, stream_body
 from minicloud.api.gate import Gate
 from minicloud.api.import_files import receive_upload
 from minicloud.api.operations import perform
+from minicloud.api.request_log import Entry
 from minicloud.api.services import Context, Services
 from minicloud.aws.jsonwire import parse_json, render_json
 from minicloud.aws.replies import internal_error
@@ -36,7 +37,9 @@ log = logging.getLogger(__name__)
 UID_PREFIX = "uid:"
 OPERATORS = "minicloud"
 UPLOAD = "upload"
+SOCKET = "socket"
 Answer = Mapping[str, Any]
+Work = Callable[[Context, Entry], Awaitable[Answer]]
 
 
 def create_door(services: Services) -> Starlette:
@@ -61,68 +64,98 @@ class _Door:
 
     async def call(self, http: HttpRequest) -> Response:
         """One operation."""
-        request_id = self._services.make_request_id()
+
+        async def work(context: Context, entry: Entry) -> Answer:
+            body = await read_body(http, MAX_BODY_BYTES)
+            self._services.requests.arrived(entry)
+            return await self._answer(context, entry, service, operation, _parse_object(body))
+
+        service, operation = http.path_params["service"], http.path_params["operation"]
+        return await self._serve(http, service, operation, work)
+
+    async def _serve(self, http: HttpRequest, service: str | None, operation: str | None, work: Work) -> Response:
+        """Admit a peer, do its work, answer, and log it."""
+        peer, pid = http.scope.get("client") or ("", 0)
+        entry = self._services.requests.begin(self._services.make_request_id(), SOCKET, f"pid:{pid}")
+        entry.claims(str(peer), service, operation)
         try:
             async with self._gate.admitted():
-                context = self._admit(http)
-                body = await read_body(http, MAX_BODY_BYTES)
-                service, operation = http.path_params["service"], http.path_params["operation"]
-                answer = await self._answer(context, service, operation, _parse_object(body))
+                context = self._admit(str(peer))
+                entry.account_id = context.caller.account_id
+                response = _json(200, await work(context, entry))
         except Exception as error:
-            return self._refusal(error, request_id)
-        return _json(200, answer)
+            response = self._refusal(error, entry)
+        self._services.requests.end(entry, response.status_code, len(response.body))
+        return response
 
-    async def _answer(self, context: Context, service: str, name: str, parameters: dict[str, Any]) -> Answer:
-        if service == OPERATORS:
-            if name == "WaitForChange":
-                return await operators.wait_for_change(context, self._gate, parameters)
-            handler = operators.HANDLERS.get(name)
-            if handler is None:
-                raise _unknown(f"{service}/{name}")
-            return await self._gate.run(lambda: handler(context, parameters))
-        return await self._gate.run(lambda: self._perform(context, service, name, parameters))
+    async def _answer(
+        self, context: Context, entry: Entry, service: str, name: str, parameters: dict[str, Any]
+    ) -> Answer:
+        if service != OPERATORS:
+            return await self._gate.run(lambda: self._perform(context, entry, service, name, parameters))
+        waiting = operators.WAITING_HANDLERS.get(name)
+        handler = operators.HANDLERS.get(name)
+        if waiting is None and handler is None:
+            raise _unknown(f"{service}/{name}")
+        entry.asks(service, name)
+        entry.names(parameters)
+        if waiting is not None:
+            return await waiting(context, self._gate, parameters)
+        assert handler is not None
+        answer = await self._gate.run(lambda: handler(context, parameters))
+        entry.made_of(answer)
+        return answer
 
-    def _perform(self, context: Context, service: str, name: str, parameters: dict[str, Any]) -> Answer:
+    def _perform(self, context: Context, entry: Entry, service: str, name: str, parameters: dict[str, Any]) -> Answer:
         served = self._services.catalog.services.get(service)
         operation = served.operations.get(name) if served else None
         if operation is None:
             raise _unknown(f"{service}/{name}")
-        output = perform(context, service, name, parse_json(operation, parameters))
-        return render_json(operation, output)
+        entry.asks(service, name)
+        parsed = parse_json(operation, parameters)
+        entry.names(parsed)
+        output = perform(context, service, name, parsed)
+        answer = render_json(operation, output)
+        entry.made_of(output)
+        return answer
 
     async def upload(self, http: HttpRequest) -> Response:
         """PUT of a disk image into the spool; the answer has the URL to import it by."""
-        request_id = self._services.make_request_id()
-        try:
-            async with self._gate.admitted():
-                context = self._admit(http)
-                config = context.cloud.config
-                name = context.cloud.make_id(UPLOAD)
-                chunks = stream_body(http, config.max_import_bytes)
-                source = await receive_upload(config, self._gate, name, chunks)
-        except Exception as error:
-            return self._refusal(error, request_id)
-        return _json(200, {"Url": source.url, "SizeBytes": source.size_bytes})
+
+        async def work(context: Context, entry: Entry) -> Answer:
+            entry.asks(OPERATORS, "UploadImport")
+            config = context.cloud.config
+            name = context.cloud.make_id(UPLOAD)
+            chunks = stream_body(http, config.max_import_bytes)
+            source = await receive_upload(config, self._gate, name, chunks)
+            return {"Url": source.url, "SizeBytes": source.size_bytes}
+
+        return await self._serve(http, OPERATORS, "UploadImport", work)
 
     async def unknown(self, http: HttpRequest) -> Response:
         """Anything else."""
-        return self._refusal(_unknown(http.path_params["path"]), self._services.make_request_id())
 
-    def _admit(self, http: HttpRequest) -> Context:
-        peer = http.scope.get("client") or ("", 0)
-        uid = str(peer[0]).removeprefix(UID_PREFIX)
-        if not str(peer[0]).startswith(UID_PREFIX) or int(uid) not in self._services.trusted_uids:
+        async def work(context: Context, entry: Entry) -> Answer:
+            raise _unknown(http.path_params["path"])
+
+        return await self._serve(http, None, http.path_params["path"], work)
+
+    def _admit(self, peer: str) -> Context:
+        uid = peer.removeprefix(UID_PREFIX)
+        if not peer.startswith(UID_PREFIX) or int(uid) not in self._services.trusted_uids:
             raise ApiError("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
         return Context(self._services, Caller(ROOT_ACCOUNT_ID, self._services.cloud.config.region))
 
-    def _refusal(self, error: Exception, request_id: str) -> Response:
+    def _refusal(self, error: Exception, entry: Entry) -> Response:
         if isinstance(error, ClientDisconnect):
+            entry.refused(CLIENT_GONE)
             return Response(b"", 400)
         if isinstance(error, BodyTooLargeError):
             error = body_too_large(MAX_BODY_BYTES)
-        refusal = told(error, request_id, lambda: internal_error(None))
+        refusal = told(error, entry.request_id, lambda: internal_error(None))
+        entry.refused(refusal.code)
         fault = {"Code": refusal.code, "Message": refusal.message}
-        return _json(refusal.status, {"Error": fault, "RequestId": request_id})
+        return _json(refusal.status, {"Error": fault, "RequestId": entry.request_id})
 
 
 def _unknown(what: str) -> ApiError:

@@ -1,6 +1,6 @@
 """Operations that AWS does not have: zones, hosts, waiting with progress, the daemon itself. Only at the unix socket.
 
-Each takes and gives plain JSON objects; what it takes is declared by `_take`, and anything else is refused.
+Each takes and gives plain JSON objects; what it takes is declared by `take`, and anything else is refused.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import binascii
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import metadata
 from typing import Any
 
+from minicloud.api import catalogue, events
 from minicloud.api.gate import Gate
+from minicloud.api.operator_parameters import take
 from minicloud.api.services import Context, HostAddress
 from minicloud.cloud import hosts, progress, zones
 from minicloud.cloud.placement import HostUsage
@@ -31,7 +33,7 @@ LOOK_AGAIN_SECONDS = 5.0
 
 def add_zone(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """AddZone: make a zone, or find it."""
-    given = _take(parameters, {"Name": str}, required=("Name",))
+    given = take(parameters, {"Name": str}, required=("Name",))
     zone = zones.add_zone(context.cloud, context.caller, given["Name"])
     return {"Zone": {"ZoneName": zone.id, "ZoneId": zone.zone_id, "RegionName": zone.region}}
 
@@ -48,7 +50,7 @@ def add_host(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
         "PoolPath": str,
         "Uplink": str,
     }
-    given = _take(parameters, shape, required=("Name", "Zone"))
+    given = take(parameters, shape, required=("Name", "Zone"))
     address = HostAddress(
         name=given["Name"],
         address=given.get("Address", LOCAL),
@@ -87,7 +89,7 @@ def add_host(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def remove_host(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """RemoveHost, by name or id."""
-    given = _take(parameters, {"HostId": str}, required=("HostId",))
+    given = take(parameters, {"HostId": str}, required=("HostId",))
     host = hosts.remove_host(context.cloud, context.caller, given["HostId"])
     context.services.hosts_changed()
     return {"Host": _render_host(host)}
@@ -95,21 +97,21 @@ def remove_host(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def drain_host(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DrainHost: keep new instances off a host, or (`Draining` false) let them on again."""
-    given = _take(parameters, {"HostId": str, "Draining": bool}, required=("HostId",))
+    given = take(parameters, {"HostId": str, "Draining": bool}, required=("HostId",))
     host = hosts.set_host_draining(context.cloud, context.caller, given["HostId"], given.get("Draining", True))
     return {"Host": _render_host(host)}
 
 
 def describe_hosts(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DescribeHosts: every host and what of it is used."""
-    _take(parameters, {}, required=())
+    take(parameters, {}, required=())
     found = hosts.describe_hosts(context.cloud, context.caller)
     return {"Hosts": [{**_render_host(one.host), **_render_usage(one)} for one in found]}
 
 
 def describe_zones(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DescribeZones: every zone and how many hosts it has."""
-    _take(parameters, {}, required=())
+    take(parameters, {}, required=())
     found = zones.describe_zones(context.cloud, context.caller, (), ())
     return {
         "Zones": [
@@ -126,8 +128,8 @@ def describe_zones(context: Context, parameters: dict[str, Any]) -> dict[str, An
 
 
 def daemon_status(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
-    """DaemonStatus: which daemon this is, and how its work stands."""
-    _take(parameters, {}, required=())
+    """DaemonStatus: which daemon this is, how its work stands, and its counters since it started."""
+    take(parameters, {}, required=())
     config = context.cloud.config
     work = progress.describe_work(context.cloud)
     return {
@@ -142,10 +144,16 @@ def daemon_status(context: Context, parameters: dict[str, Any]) -> dict[str, Any
             {"Id": task.id, "Kind": task.kind, "Step": task.step, "Attempt": task.attempt, "Error": task.last_error}
             for task in work.failing
         ],
+        "Metrics": [
+            {"Name": one.name, "Labels": one.labels, "Value": one.value} for one in context.services.requests.samples()
+        ],
     }
 
 
-HANDLERS: Mapping[str, Callable[[Context, dict[str, Any]], dict[str, Any]]] = {
+Handler = Callable[[Context, dict[str, Any]], dict[str, Any]]
+WaitingHandler = Callable[[Context, Gate, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+HANDLERS: Mapping[str, Handler] = {
     "AddZone": add_zone,
     "AddHost": add_host,
     "RemoveHost": remove_host,
@@ -153,6 +161,9 @@ HANDLERS: Mapping[str, Callable[[Context, dict[str, Any]], dict[str, Any]]] = {
     "DescribeHosts": describe_hosts,
     "DescribeZones": describe_zones,
     "DaemonStatus": daemon_status,
+    "DescribeEvents": events.describe_events,
+    "DescribeOperation": catalogue.describe_operation,
+    "ListOperations": catalogue.list_operations,
 }
 
 
@@ -162,7 +173,7 @@ async def wait_for_change(context: Context, gate: Gate, parameters: dict[str, An
     Without `Since` it answers at once. Waiting takes no thread.
     """
     shape: dict[str, type] = {"Ids": list, "Since": str, "TimeoutSeconds": float}
-    given = _take(parameters, shape, required=("Ids",))
+    given = take(parameters, shape, required=("Ids",))
     ids = given["Ids"]
     if not 1 <= len(ids) <= MAX_WATCHED or not all(isinstance(one, str) for one in ids):
         raise ApiError("InvalidParameterValue", f"Ids must be 1 to {MAX_WATCHED} texts")
@@ -188,25 +199,11 @@ async def wait_for_change(context: Context, gate: Gate, parameters: dict[str, An
         await changes.wait(seen, min(left, LOOK_AGAIN_SECONDS))
 
 
-def _take(given: Mapping[str, Any], shape: Mapping[str, type], required: tuple[str, ...]) -> dict[str, Any]:
-    """Return parameters that are of the declared types; None means absent. Raises as EC2 does."""
-    taken: dict[str, Any] = {}
-    for name, value in given.items():
-        kind = shape.get(name)
-        if kind is None:
-            raise ApiError("UnknownParameter", f"The parameter {name[:100]} is not recognized")
-        if value is None or value == "":
-            continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if kind is float and number:
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ApiError("InvalidParameterValue", f"Value for parameter {name} is invalid.")
-        taken[name] = value
-    for name in required:
-        if name not in taken:
-            raise ApiError("MissingParameter", f"The request must contain the parameter {name}")
-    return taken
+# These wait, and take no thread meanwhile.
+WAITING_HANDLERS: Mapping[str, WaitingHandler] = {
+    "WaitForChange": wait_for_change,
+    "WaitForEvents": events.wait_for_events,
+}
 
 
 def _render_host(host: Host) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def refuse_unsupported(
 ) -> None:
     """Raise UnsupportedOperation, naming the parameter, for the first one that would be ignored."""
     for path, value in _leaves(parameters, ""):
-        if path == DRY_RUN or _covered(path, honours):
+        if path == DRY_RUN or is_covered(path, honours):
             continue
         tolerated = tolerates.get(path, ())
         if value in tolerated:
@@ -29,7 +29,8 @@ def refuse_unsupported(
         raise ApiError("UnsupportedOperation", f"The parameter {path} is not supported{but}.")
 
 
-def _covered(path: str, honours: frozenset[str]) -> bool:
+def is_covered(path: str, honours: frozenset[str]) -> bool:
+    """Say whether a path, or one above it, is honoured."""
     parts = path.split(".")
     return any(".".join(parts[:end]) in honours for end in range(1, len(parts) + 1))
 

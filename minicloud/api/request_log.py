@@ -21,7 +21,7 @@ from typing import Any
 from minicloud.api.changes import ChangeHub
 from minicloud.api.request_counters import UNKNOWN, RequestCounters, Sample
 from minicloud.api.request_files import RequestFiles
-from minicloud.api.resource_ids import find_resource_ids
+from minicloud.api.resource_ids import choose_resource_ids, find_made, find_named
 from minicloud.clock import MICROSECONDS, Clock, to_datetime
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ class Entry:
     operation: str | None = None
     served: bool = False
     code: str | None = None
+    named: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
     resource_ids: tuple[str, ...] = ()
     resource_count: int = 0
     status: int = 0
@@ -64,19 +66,27 @@ class Entry:
     latency_seconds: float = 0.0
     slow: bool = False
 
-    def claims(self, service: str | None, operation: str | None, principal: str | None) -> None:
-        """Note what a request says of itself, before anything of it is believed."""
-        self.service = clean(service)
-        self.operation = clean(operation)
-        self.principal = clean(principal)
+    def claims(self, principal: str | None = None, service: str | None = None, operation: str | None = None) -> None:
+        """Note what a request says of itself, of which nothing is proven."""
+        self.principal = clean(principal) or self.principal
+        self.service = clean(service) or self.service
+        self.operation = clean(operation) or self.operation
 
     def asks(self, service: str, operation: str) -> None:
         """Note which operation it turned out to be."""
         self.service, self.operation, self.served = service, operation, True
 
-    def names(self, parameters: Mapping[str, Any], output: Mapping[str, Any] | None = None) -> None:
-        """Note the resources that it named, and those that it made."""
-        self.resource_ids, self.resource_count = find_resource_ids(self.operation or "", parameters, output)
+    def names(self, parameters: Mapping[str, Any]) -> None:
+        """Note the resources in its parameters. Performing it may take parameters away: call this before."""
+        self.named = find_named(parameters)
+
+    def made_of(self, output: Mapping[str, Any] | None) -> None:
+        """Note the resources that it made."""
+        self.made = find_made(self.operation or "", output)
+
+    def refused(self, code: str) -> None:
+        """Note the error code that it is answered with."""
+        self.code = code
 
 
 @dataclass(slots=True)
@@ -117,6 +127,8 @@ class RequestLog:
         """Count an answered request, and let it be written. Never raises."""
         entry.status, entry.reply_bytes = status, reply_bytes
         entry.latency_seconds = self._clock.monotonic_seconds() - entry.began_seconds
+        entry.resource_ids, entry.resource_count = choose_resource_ids(entry.made, entry.named)
+        entry.made = entry.named = ()  # a thousand ids are not to wait in the queue
         waits = entry.served and entry.operation in WAITING
         entry.slow = not waits and entry.latency_seconds >= self._slow_seconds
         service, operation = (entry.service or UNKNOWN, entry.operation or UNKNOWN) if entry.served else (UNKNOWN,) * 2

@@ -6,7 +6,7 @@ Knows ids by their form alone (ids.py), so an operation needs to declare nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from minicloud import ids
@@ -21,15 +21,22 @@ _is_id = re.compile(f"(?:{'|'.join(_PREFIXES)})-(?:[0-9a-f]{{17}}|[0-9a-f]{{8}})
 _LOOKS = ("Describe", "Get", "List", "Search")
 
 
-def find_resource_ids(
-    operation: str, parameters: Mapping[str, Any], output: Mapping[str, Any] | None
-) -> tuple[tuple[str, ...], int]:
+def choose_resource_ids(made: Iterable[str], named: Iterable[str]) -> tuple[tuple[str, ...], int]:
     """Return the first MAX_SHOWN ids, those of what was made before those that were named, and how many there are."""
-    found: dict[str, None] = {}
-    if output and not operation.startswith(_LOOKS):
-        found.update(dict.fromkeys(_made(output)))
-    found.update(dict.fromkeys(_named(parameters, 0)))
+    found = dict.fromkeys((*made, *named))
     return tuple(found)[:MAX_SHOWN], len(found)
+
+
+def find_named(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return every id in parameters, wherever it stands."""
+    return tuple(_named(parameters, 0))
+
+
+def find_made(operation: str, output: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the ids of what an operation made, by its result; none for one that only looks."""
+    if not output or operation.startswith(_LOOKS):
+        return ()
+    return tuple(_made(output))
 
 
 def _named(value: Any, depth: int) -> Iterator[str]:

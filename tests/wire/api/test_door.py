@@ -69,7 +69,7 @@ def test_the_same_operations_as_json(door: Door) -> None:
 
 def test_refusals_are_the_same_too(door: Door) -> None:
     door.refused("InvalidInstanceID.Malformed", "ec2/TerminateInstances", InstanceIds=["x"])
-    door.refused("UnsupportedOperation", "ec2/DescribeInstances", Filters=[{"Name": "a", "Values": ["b"]}])
+    door.refused("UnsupportedOperation", "ec2/RunInstances", **RUN, KernelId="aki-1")
     door.refused("DryRunOperation", "ec2/RunInstances", **RUN, DryRun=True)
     door.refused("UnknownParameter", "ec2/DescribeInstances", Rocket=1)
     door.refused("MissingParameter", "ec2/TerminateInstances")
