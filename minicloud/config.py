@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from minicloud.errors import ConfigError
 
 DEFAULT_PATH = "/etc/minicloud/minicloud.yaml"
 VIRT_TYPES = ("auto", "kvm", "qemu")
+# EC2 API reference, RegisterImage, "Name"; IAM API reference, CreateAccountAlias, "AccountAlias".
+IMAGE_NAME = r"[a-zA-Z0-9()\[\] ./\-'@_]{3,128}"
+ACCOUNT_ALIAS = r"[a-z0-9](?:[a-z0-9]|-(?!-)){1,61}[a-z0-9]"
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,9 @@ class Config:
     """Everything an operator may set. Paths are absolute; networks are CIDR text that has been checked.
 
     `advertise_url` is how hosts reach this daemon for images; `public_address_pools` are CIDRs whose addresses
-    instances get (every address of a pool may be used). `vcpu_overcommit_ratio` 4.0 lets a host with 8 threads hold
-    32 vCPUs. `reserved_memory_mib` is kept for the host itself. A request that takes `slow_request_seconds`
+    instances get (every address of a pool may be used). `image_parameters` maps names of public parameters to names of
+    the root account's images; `account_alias` is that account's. `vcpu_overcommit_ratio` 4.0 lets a host with 8 threads
+    hold 32 vCPUs. `reserved_memory_mib` is kept for the host itself. A request that takes `slow_request_seconds`
     counts as a slow one.
     """
 
@@ -61,6 +66,8 @@ class Config:
     transit_cidr: str = "100.127.0.0/16"
     public_address_pools: tuple[str, ...] = ("10.200.0.0/24",)
     dns_servers: tuple[str, ...] = ()
+    image_parameters: Mapping[str, str] = field(default_factory=dict)
+    account_alias: str | None = None
     max_instances_per_account: int = 1000
     slow_request_seconds: float = 1.0
     workers: int = 16
@@ -147,7 +154,16 @@ def _convert(kind: str, value: Any, where: str) -> Any:
         return None
     if kind == "tuple[str, ...]" and isinstance(value, list) and all(type(item) is str for item in value):
         return tuple(value)
-    wanted = {"int": "a whole number", "float": "a number", "tuple[str, ...]": "a list of texts"}.get(kind, "a text")
+    texts = (*value, *value.values()) if isinstance(value, dict) else (None,)
+    if kind == "Mapping[str, str]" and all(type(one) is str for one in texts):
+        return dict(value)
+    kinds = {
+        "int": "a whole number",
+        "float": "a number",
+        "tuple[str, ...]": "a list of texts",
+        "Mapping[str, str]": "a mapping of texts to texts",
+    }
+    wanted = kinds.get(kind, "a text")
     raise ConfigError(f"{where}: must be {wanted}, not {value!r}")
 
 
@@ -188,6 +204,13 @@ def _check(config: Config) -> None:
             raise refuse("public_address_pools", f"{pool} overlaps another: an address would be given out twice")
     if not 16 <= ipaddress.IPv4Network(config.vpc_cidr).prefixlen <= 20:
         raise refuse("vpc_cidr", "must be a /16 to /20, which leaves every zone a /20 or /24 of it")
+    for name, image in config.image_parameters.items():
+        if not re.fullmatch(r"(/[a-zA-Z0-9_.\-]+)+", name) or name.startswith("/minicloud/"):
+            raise refuse("image_parameters", f"{name!r} must be a parameter's name such as /aws/service/debian/latest")
+        if not re.fullmatch(IMAGE_NAME, image):
+            raise refuse("image_parameters", f"{image!r} cannot be an image's name")
+    if config.account_alias is not None and not re.fullmatch(ACCOUNT_ALIAS, config.account_alias):
+        raise refuse("account_alias", "must be 3 to 63 small letters, digits and single hyphens between them")
     for key in ("state_folder", "socket_path"):
         if not getattr(config, key).startswith("/"):
             raise refuse(key, "must be an absolute path")

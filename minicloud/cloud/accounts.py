@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minicloud.cloud import sessions
+from minicloud.cloud.bootstrap import ROOT_ACCOUNT_ID
 from minicloud.cloud.context import Caller, Cloud
 
 
@@ -47,3 +48,8 @@ def get_caller_identity(cloud: Cloud, caller: Caller) -> Identity:
     """Return the caller's identity."""
     del cloud
     return Identity(caller.account_id, caller.user_id, caller.arn)
+
+
+def find_account_alias(cloud: Cloud, caller: Caller) -> str | None:
+    """Return the alias of the caller's account, None if it has none. The operator gives the root account one."""
+    return cloud.config.account_alias if caller.account_id == ROOT_ACCOUNT_ID else None

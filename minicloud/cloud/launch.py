@@ -21,6 +21,7 @@ from minicloud.cloud.block_devices import (
     merge_mappings,
 )
 from minicloud.cloud.context import Caller, Cloud
+from minicloud.cloud.image_parameters import resolve_image_id
 from minicloud.cloud.images import find_launchable_image
 from minicloud.cloud.instance_types import DEFAULT_TYPE, find_type
 from minicloud.cloud.keys import find_key_pair
@@ -100,7 +101,7 @@ class RunRequest:
     client_token: str | None = None
     block_devices: tuple[DeviceRequest, ...] = ()
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    metadata: MetadataRequest = MetadataRequest()
+    metadata: MetadataRequest = field(default_factory=MetadataRequest)
     shutdown_behavior: str = "stop"
     disable_api_termination: bool = False
     disable_api_stop: bool = False
@@ -186,7 +187,7 @@ def _earlier_reservation(cloud: Cloud, tx: Tx, reservation_id: str) -> Reservati
 
 def _choose(cloud: Cloud, tx: Tx, caller: Caller, request: RunRequest) -> _Choice:
     type_ = find_type(cloud.types, request.instance_type)
-    image = find_launchable_image(tx, caller, request.image_id)
+    image = find_launchable_image(tx, caller, resolve_image_id(cloud, tx, caller, request.image_id))
     key = None if request.key_name is None else find_key_pair(tx, caller, request.key_name)
     disks = _choose_disks(tx, caller, request, image, type_)
     subnets = _candidate_subnets(tx, caller, request)

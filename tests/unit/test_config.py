@@ -28,11 +28,14 @@ def test_values_of_every_kind_are_taken(tmp_path: Path) -> None:
     file = tmp_path / "minicloud.yaml"
     file.write_text(
         "region: lab-1\nlisten_port: 80\nvcpu_overcommit_ratio: 8\npublic_address_pools: [192.0.2.0/28]\n"
+        "image_parameters: {/aws/service/debian/latest: debian-12}\naccount_alias: acme-lab\n"
         "deadlines:\n  guest_shutdown_seconds: 5\n"
     )
     config = load_config(str(file))
     assert (config.region, config.listen_port, config.vcpu_overcommit_ratio) == ("lab-1", 80, 8.0)
     assert config.public_address_pools == ("192.0.2.0/28",)
+    assert config.image_parameters == {"/aws/service/debian/latest": "debian-12"}
+    assert config.account_alias == "acme-lab"
     assert config.deadlines.guest_shutdown_seconds == 5.0
     assert config.deadlines.guest_reboot_seconds == Config().deadlines.guest_reboot_seconds
 
@@ -55,6 +58,15 @@ def test_values_of_every_kind_are_taken(tmp_path: Path) -> None:
         ({"state_folder": "relative"}, "state_folder"),
         ({"image_import_folders": ["relative"]}, "image_import_folders"),
         ({"workers": 0}, "workers"),
+        ({"image_parameters": ["/a"]}, "image_parameters"),
+        ({"image_parameters": {"/a": 1}}, "image_parameters"),
+        ({"image_parameters": {"a": "debian-12"}}, "image_parameters"),
+        ({"image_parameters": {"/a//b": "debian-12"}}, "image_parameters"),
+        ({"image_parameters": {"/a:1": "debian-12"}}, "image_parameters"),
+        ({"image_parameters": {"/minicloud/images/x": "debian-12"}}, "image_parameters"),
+        ({"image_parameters": {"/a": "x"}}, "image_parameters"),
+        ({"account_alias": "Acme"}, "account_alias"),
+        ({"account_alias": "a--b"}, "account_alias"),
         ({"deadlines": [1]}, "deadlines"),
         ({"deadlines": {"launch": 1}}, "deadlines.launch"),
         ({"deadlines": {"launch_seconds": 0}}, "deadlines.launch_seconds"),
@@ -85,9 +97,15 @@ def test_the_example_shows_every_default_truly() -> None:
     shown = re.sub(r"^#( *[a-z_]+:.*)$", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
     document = yaml.safe_load(shown)
     # These have no default that could be shown: the example gives a likely value.
-    for key in ("advertise_url", "database_url", "object_store_folder", "image_import_folders", "instance_types_files"):
+    likely = {
+        "account_alias",
+        "advertise_url",
+        "database_url",
+        "image_import_folders",
+        "instance_types_files",
+        "object_store_folder",
+    }
+    for key in likely:
         assert document.pop(key)
     assert parse_config(document, Config().path) == Config()
-    documented = set(document) | {"advertise_url", "database_url", "object_store_folder"}
-    documented |= {"image_import_folders", "instance_types_files"}
-    assert documented == set(Config.__dataclass_fields__) - {"path"}
+    assert set(document) | likely == set(Config.__dataclass_fields__) - {"path"}
