@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from minicloud.api import sts
+from minicloud.api import iam, ssm, sts
 from minicloud.api.ec2 import consoles, images, imports, instances, keys, launches, networks, regions, tags
 from minicloud.api.listing import parse_listing
 from minicloud.api.parameters import DRY_RUN, refuse_unsupported
@@ -30,6 +30,8 @@ OPERATIONS: Mapping[str, Rows] = {
         **regions.ROWS,
         **tags.ROWS,
     },
+    "iam": iam.ROWS,
+    "ssm": ssm.ROWS,
     "sts": sts.ROWS,
 }
 
