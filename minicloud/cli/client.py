@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 UPLOAD_CHUNK_BYTES = 1024 * 1024
 
@@ -54,6 +55,10 @@ class Door:
     def minicloud(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Call an operation that AWS does not have. Raises DoorError, DaemonUnreachableError."""
         return self._post(f"/v1/minicloud/{operation}", parameters)
+
+    def call(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Call an operation of any service. Raises DoorError, DaemonUnreachableError."""
+        return self._post(f"/v1/{quote(service, safe='')}/{quote(operation, safe='')}", parameters)
 
     def upload(self, file: BinaryIO, size_bytes: int, progress: Callable[[int], None]) -> str:
         """Stream a disk image into the daemon's spool; return the URL to import it by. Calls progress(bytes sent)."""

@@ -23,6 +23,8 @@ COMMANDS = {
     "key": ("minicloud.cli.commands.key:key", "Make and import key pairs."),
     "host": ("minicloud.cli.commands.host:host", "Add and list KVM hosts."),
     "zone": ("minicloud.cli.commands.zone:zone", "List availability zones."),
+    "api": ("minicloud.cli.commands.api:api", "Call any action of the API and print its answer."),
+    "events": ("minicloud.cli.commands.events:events", "Show who asked what, and how it ended."),
     "doctor": ("minicloud.cli.commands.doctor:doctor", "Check this machine and say how to mend what is wrong."),
     "completion": ("minicloud.cli.commands.completion:completion", "Print the shell's completion script."),
 }
