@@ -10,7 +10,22 @@ from dataclasses import replace
 from typing import Any
 
 from minicloud.api import iam, ssm, sts
-from minicloud.api.ec2 import consoles, images, imports, instances, keys, launches, networks, regions, tags
+from minicloud.api.ec2 import (
+    accounts,
+    consoles,
+    images,
+    imports,
+    instance_attributes,
+    instance_data,
+    instance_type_offerings,
+    instances,
+    keys,
+    launches,
+    metadata_options,
+    networks,
+    regions,
+    tags,
+)
 from minicloud.api.listing import parse_listing
 from minicloud.api.parameters import DRY_RUN, refuse_unsupported
 from minicloud.api.rows import Rows
@@ -20,12 +35,17 @@ from minicloud.errors import ApiError
 
 OPERATIONS: Mapping[str, Rows] = {
     "ec2": {
+        **accounts.ROWS,
         **consoles.ROWS,
         **images.ROWS,
         **imports.ROWS,
+        **instance_attributes.ROWS,
+        **instance_data.ROWS,
+        **instance_type_offerings.ROWS,
         **instances.ROWS,
         **keys.ROWS,
         **launches.ROWS,
+        **metadata_options.ROWS,
         **networks.ROWS,
         **regions.ROWS,
         **tags.ROWS,

@@ -30,7 +30,7 @@ Kind = Literal[
 
 # What an instance type is called is the operator's business (config/instance-types.yaml); the model's list of 1,400
 # names would refuse the operator's own and cost memory.
-OPEN_ENUMS = frozenset({"InstanceType"})
+OPEN_ENUMS = frozenset({"AccountAttributeName", "InstanceType"})
 
 # Every version the EC2 API was published under. Clients pin one and expect its name back in the reply's namespace;
 # the parameters of old versions are a subset of the current model's.

@@ -20,8 +20,6 @@ from minicloud.store.store import Tx
 MAX_HOP_LIMIT = 64
 NO_PREFERENCE = "no-preference"
 NO_HOP_LIMIT_PREFERENCE = -1
-# States in which a guest is answered, or soon will be, by what its host was told.
-_ON_HOST = frozenset({InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +117,17 @@ def modify_metadata_options(cloud: Cloud, caller: Caller, instance_id: str, requ
         )
         if options == old:
             return row
+        # A stopped instance has no guest to answer: its options are those of its next start.
+        state = "applied" if row.shown_state is InstanceState.STOPPED else "pending"
         tx.wake(row.id)
-        return tx.instances.update(row.id, metadata_options=replace(options, state="pending"))
+        return tx.instances.update(row.id, metadata_options=replace(options, state=state))
 
     return cloud.store.write(decide)
 
 
 def shown_options_state(instance: Instance) -> str:
-    """Return `pending` while a guest may still be answered by older options than the row's, else `applied`.
-
-    A stopped instance has no guest to answer: its options are those of its next start.
-    """
-    if instance.shown_state is InstanceState.PENDING:
-        return "pending"
-    return instance.metadata_options.state if instance.shown_state in _ON_HOST else "applied"
+    """Return `pending` while a guest is not, or may not be, answered by the row's options, else `applied`."""
+    return "pending" if instance.shown_state is InstanceState.PENDING else instance.metadata_options.state
 
 
 def find_defaults(tx: Tx, caller: Caller) -> MetadataDefaults:

@@ -215,7 +215,7 @@ class StateReason:
 class MetadataOptions:
     """Instance metadata options (EC2 API reference, InstanceMetadataOptionsResponse).
 
-    `state` is "pending" from a change until the host answers the guest by it, else "applied".
+    `state` is "pending" from a change until the host answers the guest by it or there is no guest, else "applied".
     """
 
     http_endpoint: str = "enabled"

@@ -11,6 +11,7 @@ from minicloud.api.services import Context
 from minicloud.clock import to_datetime
 from minicloud.cloud import instances, views
 from minicloud.cloud.metadata import private_dns_name
+from minicloud.cloud.metadata_options import shown_options_state
 from minicloud.model.resources import Instance, NetworkInterface, SecurityGroup, Zone
 from minicloud.model.states import INSTANCE_STATE_CODES, InstanceState
 
@@ -99,18 +100,7 @@ def _render_instance(view: views.InstanceView) -> dict[str, Any]:
         "ProductCodes": [],
         "RootDeviceName": instance.root_device_name,
         "RootDeviceType": "ebs",
-        "BlockDeviceMappings": [
-            {
-                "DeviceName": attachment.device_name,
-                "Ebs": {
-                    "VolumeId": volume.id,
-                    "Status": attachment.state.value,
-                    "AttachTime": to_datetime(attachment.attached_us),
-                    "DeleteOnTermination": attachment.delete_on_termination,
-                },
-            }
-            for attachment, volume in view.attachments
-        ],
+        "BlockDeviceMappings": render_block_devices(view),
         "EbsOptimized": instance.ebs_optimized,
         "EnaSupport": view.image.ena_support if view.image else None,
         "Placement": {
@@ -123,20 +113,42 @@ def _render_instance(view: views.InstanceView) -> dict[str, Any]:
         "CpuOptions": _render_cpu(view),
         "BootMode": instance.boot_mode,
         "CurrentInstanceBootMode": instance.boot_mode,
-        "MetadataOptions": {
-            "State": "pending" if instance.shown_state is InstanceState.PENDING else "applied",
-            "HttpEndpoint": instance.metadata_options.http_endpoint,
-            "HttpTokens": instance.metadata_options.http_tokens,
-            "HttpPutResponseHopLimit": instance.metadata_options.http_put_response_hop_limit,
-            "HttpProtocolIpv6": "disabled",
-            "InstanceMetadataTags": instance.metadata_options.instance_metadata_tags,
-        },
+        "MetadataOptions": render_metadata_options(instance),
         "CapacityReservationSpecification": {"CapacityReservationPreference": "open"},
         "HibernationOptions": {"Configured": False},
         "EnclaveOptions": {"Enabled": False},
         "MaintenanceOptions": {"AutoRecovery": "default"},
         "Tags": render_tags(view.tags),
         **(_render_network(view, port) if port is not None else _NO_NETWORK),
+    }
+
+
+def render_block_devices(view: views.InstanceView) -> list[dict[str, Any]]:
+    """Return the volumes of an instance as EC2 shows them."""
+    return [
+        {
+            "DeviceName": attachment.device_name,
+            "Ebs": {
+                "VolumeId": volume.id,
+                "Status": attachment.state.value,
+                "AttachTime": to_datetime(attachment.attached_us),
+                "DeleteOnTermination": attachment.delete_on_termination,
+            },
+        }
+        for attachment, volume in view.attachments
+    ]
+
+
+def render_metadata_options(instance: Instance) -> dict[str, Any]:
+    """Return metadata options as EC2 shows them."""
+    options = instance.metadata_options
+    return {
+        "State": shown_options_state(instance),
+        "HttpEndpoint": options.http_endpoint,
+        "HttpTokens": options.http_tokens,
+        "HttpPutResponseHopLimit": options.http_put_response_hop_limit,
+        "HttpProtocolIpv6": "disabled",
+        "InstanceMetadataTags": options.instance_metadata_tags,
     }
 
 
@@ -163,7 +175,7 @@ def _render_network(view: views.InstanceView, port: NetworkInterface) -> dict[st
             "EnableResourceNameDnsAAAARecord": False,
         },
         "SourceDestCheck": True,
-        "SecurityGroups": _render_groups(port, view.groups),
+        "SecurityGroups": render_groups(port, view.groups),
         "NetworkInterfaces": [_render_port(one, view) for one in view.ports],
     }
 
@@ -200,7 +212,7 @@ def _render_port(port: NetworkInterface, view: views.InstanceView) -> dict[str, 
             }
         ],
         "Ipv6Addresses": [],
-        "Groups": _render_groups(port, view.groups),
+        "Groups": render_groups(port, view.groups),
         "Attachment": {
             "AttachmentId": port.attachment_id,
             "AttachTime": to_datetime(port.attached_us),
@@ -212,7 +224,8 @@ def _render_port(port: NetworkInterface, view: views.InstanceView) -> dict[str, 
     }
 
 
-def _render_groups(port: NetworkInterface, groups: Mapping[str, SecurityGroup]) -> list[dict[str, str]]:
+def render_groups(port: NetworkInterface, groups: Mapping[str, SecurityGroup]) -> list[dict[str, str]]:
+    """Return the groups of an interface as EC2 shows them."""
     return [{"GroupId": id, "GroupName": groups[id].name} for id in port.group_ids if id in groups]
 
 

@@ -96,7 +96,7 @@ def parse_run_request(parameters: dict[str, Any]) -> RunRequest:
         zone_id=placement.get("AvailabilityZoneId"),
         private_ip=interface.get("PrivateIpAddress", parameters.get("PrivateIpAddress")),
         associate_public_ip=interface.get("AssociatePublicIpAddress"),
-        user_data=_parse_user_data(parameters.get("UserData")),
+        user_data=parse_user_data(parameters.get("UserData")),
         client_token=parameters.get("ClientToken"),
         block_devices=parse_block_devices(parameters.get("BlockDeviceMappings", ())),
         tags=parse_tag_specifications(parameters.get("TagSpecifications", ())),
@@ -131,7 +131,8 @@ def _parse_interface(parameters: dict[str, Any]) -> dict[str, Any]:
     return interfaces[0]
 
 
-def _parse_user_data(encoded: str | None) -> bytes | None:
+def parse_user_data(encoded: str | None) -> bytes | None:
+    """Read user data as base64 text. Raises InvalidUserData.Malformed."""
     if encoded is None:
         return None
     malformed = ApiError("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")

@@ -477,7 +477,8 @@ def _set_running(tx: Tx, instance_id: str) -> None:
 
 
 def _set_stopped(tx: Tx, instance_id: str) -> None:
-    _set_state(tx, instance_id, InstanceState.STOPPED, stop_forced=False)
+    options = replace(_require(tx, instance_id).metadata_options, state="applied")
+    _set_state(tx, instance_id, InstanceState.STOPPED, stop_forced=False, metadata_options=options)
     for interface in tx.network_interfaces.where(instance_id=instance_id):
         if interface.public_ip is not None:
             tx.network_interfaces.update(interface.id, public_ip=None)
