@@ -25,6 +25,8 @@ from minicloud.cloud.tags import MAX_TAGS, TagSpecifications, check_tag_specific
 from minicloud.errors import ApiError
 from minicloud.model.resources import BlockDevice, Image, Snapshot
 from minicloud.model.states import ImageState, SnapshotState
+from minicloud.store.filters import images as filters
+from minicloud.store.search import EVERYTHING, Asked, Found
 from minicloud.store.store import Tx
 
 ARCHITECTURE = "x86_64"
@@ -243,9 +245,14 @@ def _copy_snapshots(
 
 
 def describe_images(
-    cloud: Cloud, caller: Caller, image_ids: Iterable[str], owners: Iterable[str], executable_by: Iterable[str]
-) -> list[ImageView]:
-    """Return the images a caller may see: those named, owned by one of `owners` and launchable by `executable_by`.
+    cloud: Cloud,
+    caller: Caller,
+    image_ids: Iterable[str],
+    owners: Iterable[str],
+    executable_by: Iterable[str],
+    asked: Asked = EVERYTHING,
+) -> Found[ImageView]:
+    """Return a page of the images a caller may see: named, owned by one of `owners`, launchable by `executable_by`.
 
     `owners` are account ids or "self"; aliases such as "amazon" own nothing here. `executable_by` are account ids,
     "self" or "all". Raises InvalidAMIID.* for a named image that the caller cannot see.
@@ -254,27 +261,23 @@ def describe_images(
     owned_by = {caller.account_id if one == SELF else one for one in owners}
     users = {caller.account_id if one == SELF else one for one in executable_by}
 
-    def look(tx: Tx) -> list[ImageView]:
+    def look(tx: Tx) -> Found[ImageView]:
+        scope: dict[str, object] = {"region": caller.region, "state": _LIVE}
         if wanted:
             rows = require(tx, caller, IMAGES, wanted, may_launch)
             gone = [row.id for row in rows if row.state not in _LIVE]
             if gone:
                 raise missing(IMAGES, gone)
-        else:
-            found = tx.images.where(region=caller.region, state=_LIVE)
-            rows = [row for row in found if may_launch(row, caller)]
-        rows = [
-            row
-            for row in rows
-            if (not owned_by or row.account_id in owned_by) and (not users or _launchable_by(row, users))
-        ]
-        return _view(tx, caller, rows)
+            scope["id"] = [row.id for row in rows]
+        conditions = [filters.visible_to(caller.account_id)]
+        if owned_by:
+            conditions.append(filters.owned_by(owned_by))
+        if users:
+            conditions.append(filters.launchable_by(users - {ALL}, ALL in users))
+        found = tx.images.search(filters.IMAGES, asked, *conditions, **scope)
+        return Found(_view(tx, caller, found.items), found.after)
 
     return cloud.store.read(look)
-
-
-def _launchable_by(image: Image, users: set[str]) -> bool:
-    return (image.public and ALL in users) or not users.isdisjoint(image.allowed_account_ids)
 
 
 def deregister_image(cloud: Cloud, caller: Caller, image_id: str) -> None:

@@ -18,6 +18,8 @@ from minicloud.cloud.tags import TagSpecifications, check_tag_specifications
 from minicloud.errors import ApiError
 from minicloud.model.resources import BlockDevice, Image, ImportTask, Snapshot
 from minicloud.model.states import ImageState, ImportTaskState, SnapshotState
+from minicloud.store.filters.import_tasks import IMPORT_TASKS
+from minicloud.store.search import EVERYTHING, Asked, Found
 from minicloud.store.store import Tx
 
 TASK_KIND = "import"
@@ -170,23 +172,29 @@ def _image(
     )
 
 
-def describe_import_snapshot_tasks(cloud: Cloud, caller: Caller, task_ids: Iterable[str]) -> list[ImportView]:
-    """Return the named ImportSnapshot tasks, all if none is named. Raises InvalidConversionTaskId."""
-    return _describe(cloud, caller, list(task_ids), "snapshot")
+def describe_import_snapshot_tasks(
+    cloud: Cloud, caller: Caller, task_ids: Iterable[str], asked: Asked = EVERYTHING
+) -> Found[ImportView]:
+    """Return a page of the named ImportSnapshot tasks, of all if none is named. Raises InvalidConversionTaskId."""
+    return _describe(cloud, caller, list(task_ids), "snapshot", asked)
 
 
-def describe_import_image_tasks(cloud: Cloud, caller: Caller, task_ids: Iterable[str]) -> list[ImportView]:
-    """Return the named ImportImage tasks, all if none is named. Raises InvalidConversionTaskId."""
-    return _describe(cloud, caller, list(task_ids), "image")
+def describe_import_image_tasks(
+    cloud: Cloud, caller: Caller, task_ids: Iterable[str], asked: Asked = EVERYTHING
+) -> Found[ImportView]:
+    """Return a page of the named ImportImage tasks, of all if none is named. Raises InvalidConversionTaskId."""
+    return _describe(cloud, caller, list(task_ids), "image", asked)
 
 
-def _describe(cloud: Cloud, caller: Caller, wanted: list[str], kind: str) -> list[ImportView]:
+def _describe(cloud: Cloud, caller: Caller, wanted: list[str], kind: str, asked: Asked) -> Found[ImportView]:
     task_kind = IMPORT_IMAGE_TASKS if kind == "image" else IMPORT_SNAPSHOT_TASKS
 
-    def look(tx: Tx) -> list[ImportView]:
+    def look(tx: Tx) -> Found[ImportView]:
+        owned: dict[str, object] = {"account_id": caller.account_id, "region": caller.region, "kind": kind}
         if wanted:
-            return _view(tx, require(tx, caller, task_kind, wanted))
-        return _view(tx, tx.import_tasks.where(account_id=caller.account_id, region=caller.region, kind=kind))
+            owned["id"] = [row.id for row in require(tx, caller, task_kind, wanted)]
+        found = tx.import_tasks.search(IMPORT_TASKS, asked, **owned)
+        return Found(_view(tx, found.items), found.after)
 
     return cloud.store.read(look)
 

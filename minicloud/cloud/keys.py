@@ -32,6 +32,8 @@ from minicloud.cloud.lookups import KEY_PAIRS, require
 from minicloud.cloud.tags import TagSpecifications, check_tag_specifications
 from minicloud.errors import ApiError
 from minicloud.model.resources import KeyPair
+from minicloud.store.filters.key_pairs import KEY_PAIRS as KEY_PAIR_FILTERS
+from minicloud.store.search import EVERYTHING, Asked
 from minicloud.store.store import Tx
 
 KEY_TYPES = ("rsa", "ed25519")
@@ -91,21 +93,20 @@ def import_key_pair(
 
 
 def describe_key_pairs(
-    cloud: Cloud, caller: Caller, names: Iterable[str], key_pair_ids: Iterable[str]
+    cloud: Cloud, caller: Caller, names: Iterable[str], key_pair_ids: Iterable[str], asked: Asked = EVERYTHING
 ) -> list[KeyPairView]:
-    """Return the key pairs named or numbered, all if none is. Raises InvalidKeyPair.NotFound."""
+    """Return the key pairs named or numbered, all if none is, by name. Raises InvalidKeyPair.NotFound."""
     wanted_names, wanted_ids = list(dict.fromkeys(names)), list(key_pair_ids)
 
     def look(tx: Tx) -> list[KeyPairView]:
-        own = sorted(tx.key_pairs.where(account_id=caller.account_id, region=caller.region), key=lambda row: row.name)
-        rows = require(tx, caller, KEY_PAIRS, wanted_ids)
-        by_name = {row.name: row for row in own}
-        absent = [name for name in wanted_names if name not in by_name]
-        if absent:
-            raise _not_found(absent)
-        rows += [by_name[name] for name in wanted_names if by_name[name] not in rows]
-        if not (wanted_names or wanted_ids):
-            rows = own
+        owned: dict[str, object] = {"account_id": caller.account_id, "region": caller.region}
+        if wanted_names or wanted_ids:
+            named = tx.key_pairs.where(**owned, name=wanted_names)
+            absent = sorted(set(wanted_names) - {row.name for row in named}, key=wanted_names.index)
+            if absent:
+                raise _not_found(absent)
+            owned["id"] = {row.id for row in (*require(tx, caller, KEY_PAIRS, wanted_ids), *named)}
+        rows = sorted(tx.key_pairs.search(KEY_PAIR_FILTERS, asked, **owned).items, key=lambda row: row.name)
         tags = tx.tags.of([row.id for row in rows])
         return [KeyPairView(row, tags.get(row.id, {})) for row in rows]
 

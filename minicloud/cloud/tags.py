@@ -15,6 +15,8 @@ from minicloud.cloud.context import Caller, Cloud
 from minicloud.cloud.lookups import INSTANCES, MAX_IDS, Kind, check_ids, is_visible, kind_of, missing
 from minicloud.errors import ApiError
 from minicloud.model.resources import Instance, Tag
+from minicloud.store.filters.tags import find_tags
+from minicloud.store.search import EVERYTHING, Asked, Found
 from minicloud.store.store import Tx
 
 MAX_TAGS = 50
@@ -132,21 +134,12 @@ def delete_tags(
     cloud.store.write(decide)
 
 
-def describe_tags(cloud: Cloud, caller: Caller) -> list[TagView]:
-    """Return every tag of the caller's resources, by resource and key."""
+def describe_tags(cloud: Cloud, caller: Caller, asked: Asked = EVERYTHING) -> Found[TagView]:
+    """Return a page of the tags of the caller's resources, by resource and key."""
 
-    def look(tx: Tx) -> list[TagView]:
-        tagged = tx.tags.all()
-        views = []
-        for kind, ids in _by_kind(tagged).items():
-            owned = {row.id for row in kind.rows(tx, ids) if is_visible(row, caller)}
-            views += [
-                TagView(Tag(resource_id, key, value), kind.tag_type)
-                for resource_id in ids
-                if resource_id in owned
-                for key, value in tagged[resource_id].items()
-            ]
-        return sorted(views, key=lambda view: (view.tag.resource_id, view.tag.key))
+    def look(tx: Tx) -> Found[TagView]:
+        found = find_tags(tx, caller.account_id, caller.region, asked)
+        return Found([TagView(tag, resource_type) for tag, resource_type in found.items], found.after)
 
     return cloud.store.read(look)
 

@@ -21,7 +21,9 @@ from minicloud.model.resources import (
     Volume,
     Zone,
 )
-from minicloud.model.states import InstanceState
+from minicloud.store.filters.instances import INSTANCE_STATUSES, IS_RUNNING
+from minicloud.store.filters.instances import INSTANCES as INSTANCE_FILTERS
+from minicloud.store.search import EVERYTHING, Asked, Condition, FilterSet, Found
 from minicloud.store.store import Tx
 
 
@@ -51,35 +53,44 @@ class Reservation:
     instances: tuple[InstanceView, ...]
 
 
-def describe_instances(cloud: Cloud, caller: Caller, ids: Iterable[str]) -> list[Reservation]:
-    """Return the named instances, all of the caller's if none is named. Raises InvalidInstanceID.*."""
+def describe_instances(
+    cloud: Cloud, caller: Caller, ids: Iterable[str], asked: Asked = EVERYTHING
+) -> Found[Reservation]:
+    """Return a page of the named instances, of all of the caller's if none is named. Raises InvalidInstanceID.*.
+
+    A page counts instances; a reservation may go on in the next one.
+    """
     wanted = list(ids)
 
-    def look(tx: Tx) -> list[Reservation]:
-        if wanted:
-            rows = require(tx, caller, INSTANCES, wanted)
-        else:
-            rows = tx.instances.where(account_id=caller.account_id, region=caller.region)
-        return group_reservations(view_instances(cloud, tx, rows))
+    def look(tx: Tx) -> Found[Reservation]:
+        found = _search(tx, caller, wanted, INSTANCE_FILTERS, asked)
+        return Found(group_reservations(view_instances(cloud, tx, found.items)), found.after)
 
     return cloud.store.read(look)
 
 
 def describe_instance_status(
-    cloud: Cloud, caller: Caller, ids: Iterable[str], include_all: bool
-) -> list[tuple[Instance, Zone]]:
-    """Return instances with their zones: running ones only, unless `include_all`."""
+    cloud: Cloud, caller: Caller, ids: Iterable[str], include_all: bool, asked: Asked = EVERYTHING
+) -> Found[tuple[Instance, Zone]]:
+    """Return a page of instances with their zones: running ones only, unless `include_all`."""
     wanted = list(ids)
 
-    def look(tx: Tx) -> list[tuple[Instance, Zone]]:
-        if wanted:
-            rows = require(tx, caller, INSTANCES, wanted)
-        else:
-            rows = tx.instances.where(account_id=caller.account_id, region=caller.region)
-        zones = {zone.id: zone for zone in tx.zones.where(id={row.zone for row in rows})}
-        return [(row, zones[row.zone]) for row in rows if include_all or row.shown_state is InstanceState.RUNNING]
+    def look(tx: Tx) -> Found[tuple[Instance, Zone]]:
+        conditions = () if include_all else (IS_RUNNING,)
+        found = _search(tx, caller, wanted, INSTANCE_STATUSES, asked, *conditions)
+        zones = {zone.id: zone for zone in tx.zones.where(id={row.zone for row in found.items})}
+        return Found([(row, zones[row.zone]) for row in found.items], found.after)
 
     return cloud.store.read(look)
+
+
+def _search(
+    tx: Tx, caller: Caller, wanted: list[str], filters: FilterSet, asked: Asked, *conditions: Condition
+) -> Found[Instance]:
+    owned: dict[str, object] = {"account_id": caller.account_id, "region": caller.region}
+    if wanted:
+        owned["id"] = [row.id for row in require(tx, caller, INSTANCES, wanted)]
+    return tx.instances.search(filters, asked, *conditions, **owned)
 
 
 def find_instance(cloud: Cloud, caller: Caller, instance_id: str) -> Instance:

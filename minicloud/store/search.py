@@ -60,15 +60,21 @@ class Found(Generic[Row]):
 
 class FilterSet:
     """The filters of one kind of row. `tagged` is the column of the id that tags hang on: with it come tag:KEY and
-    tag-key, and the old tag-value.
+    tag-key, and the old tag-value. `tag_field` makes tag:KEY of rows that are tags themselves.
     """
 
-    def __init__(self, fields: Mapping[str, Field], tagged: Column[str] | None = None) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Field],
+        tagged: Column[str] | None = None,
+        tag_field: Callable[[str], Field] | None = None,
+    ) -> None:
         self._fields = dict(fields)
-        self._tagged = tagged
+        self._tag_field = tag_field
         if tagged is not None:
             self._fields.setdefault("tag-key", tag_keys(tagged))
             self._fields.setdefault("tag-value", tag_values(tagged))
+            self._tag_field = lambda key: tag(tagged, key)
 
     @property
     def names(self) -> frozenset[str]:
@@ -78,7 +84,7 @@ class FilterSet:
     @property
     def has_tags(self) -> bool:
         """Whether it knows tag:KEY."""
-        return self._tagged is not None
+        return self._tag_field is not None
 
     def knows(self, name: str) -> bool:
         """Say whether a filter exists. Names are case-sensitive."""
@@ -92,9 +98,9 @@ class FilterSet:
         field = self._fields.get(name)
         if field is not None:
             return field
-        if self._tagged is None or not name.startswith(TAG_PREFIX):
+        if self._tag_field is None or not name.startswith(TAG_PREFIX):
             raise KeyError(name)
-        return tag(self._tagged, name.removeprefix(TAG_PREFIX))
+        return self._tag_field(name.removeprefix(TAG_PREFIX))
 
 
 # Fields
@@ -170,33 +176,32 @@ def any_of(*fields: Field) -> Field:
     return lambda patterns: or_(*(field(patterns) for field in fields))
 
 
-def through(here: Column[Any], there: Column[Any], field: Field, *where: Condition) -> Field:
+def through(here: ColumnElement[Any], there: Column[Any], field: Field, *where: Condition) -> Field:
     """A field of other rows: those whose column `there` is this row's column `here`."""
     return lambda patterns: here.in_(select(there).where(field(patterns), *where))
 
 
-def json_text(column: Column[Any], member: str, field: Callable[[ColumnElement[Any]], Field] = text) -> Field:
-    """A member of a JSON object."""
-    return field(JsonMember(column, literal(member)))
+def json_text(column: ColumnElement[Any], member: str) -> Field:
+    """A member of a JSON object, as text."""
+    return text(JsonMember(column, literal(member)))
 
 
-def listed(column: Column[Any]) -> Field:
+def listed(column: Column[Any], field: Callable[[ColumnElement[Any]], Field] = text) -> Field:
     """The elements of a JSON list of texts."""
 
     def condition(patterns: Sequence[Pattern]) -> Condition:
         elements = JsonElements(column).table_valued("value")
-        return select(literal(1)).select_from(elements).where(text(elements.c.value)(patterns)).exists()
+        return select(literal(1)).select_from(elements).where(field(elements.c.value)(patterns)).exists()
 
     return condition
 
 
-def listed_member(column: Column[Any], member: str, field: Callable[[ColumnElement[Any]], Field] = text) -> Field:
-    """A member of the objects in a JSON list."""
+def listed_objects(column: Column[Any], field: Callable[[ColumnElement[Any]], Field]) -> Field:
+    """The elements of a JSON list of objects; `field` is given one."""
 
     def condition(patterns: Sequence[Pattern]) -> Condition:
         elements = JsonObjects(column).table_valued("value")
-        value = JsonMember(elements.c.value, literal(member))
-        return select(literal(1)).select_from(elements).where(field(value)(patterns)).exists()
+        return select(literal(1)).select_from(elements).where(field(elements.c.value)(patterns)).exists()
 
     return condition
 

@@ -144,7 +144,10 @@ class BareCloud:
             return use(connection.connection.driver_connection)
 
     def close(self) -> None:
-        """Let the store be used by another test."""
+        """Let the store be used by another test, on another connection: SQLite crashes if a statement over json_each
+        is kept while the database under it is replaced.
+        """
+        self.store._backend._engine.dispose()  # type: ignore[attr-defined]
         _idle.append(self.store)
 
     # What is there

@@ -527,6 +527,8 @@ class CheckedStore(Store):
     def restore(self, contents: bytes) -> None:
         """Replace the whole database."""
         engine = self._backend._engine  # type: ignore[attr-defined]
+        # No statement may be kept over a database that is replaced.
+        engine.dispose()
         with engine.connect() as connection:
             connection.connection.driver_connection.deserialize(contents)
 

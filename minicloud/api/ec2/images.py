@@ -11,6 +11,7 @@ from minicloud.api.ec2.common import (
     parse_tag_specifications,
     render_tags,
 )
+from minicloud.api.listing import Pages
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.aws.render import render_timestamp
@@ -18,6 +19,7 @@ from minicloud.clock import to_datetime
 from minicloud.cloud import images
 from minicloud.errors import ApiError
 from minicloud.model.resources import BlockDevice, Image
+from minicloud.store.filters.images import IMAGES as IMAGE_FILTERS
 
 PLATFORM = "Linux/UNIX"
 USAGE_OPERATION = "RunInstances"
@@ -105,8 +107,9 @@ def describe_images(context: Context, parameters: dict[str, Any]) -> dict[str, A
         parameters.get("ImageIds", ()),
         parameters.get("Owners", ()),
         parameters.get("ExecutableUsers", ()),
+        context.asked,
     )
-    return {"Images": [_render(view) for view in found]}
+    return {"Images": [_render(view) for view in found.items], "NextToken": context.next_token(found)}
 
 
 def deregister_image(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -202,6 +205,8 @@ def _render(view: images.ImageView) -> dict[str, Any]:
         "ImageId": image.id,
         "ImageLocation": f"{image.account_id}/{image.name}",
         "ImageType": "machine",
+        "ImageAllowed": True,
+        "FreeTierEligible": False,
         "Name": image.name,
         "Description": image.description,
         "OwnerId": image.account_id,
@@ -257,7 +262,14 @@ ROWS: Rows = {
     "RegisterImage": row(register_image, *REGISTER_HONOURS, tolerates=REGISTER_TOLERATES),
     "CopyImage": row(copy_image, *COPY_HONOURS, tolerates={"Encrypted": (False,)}),
     "DescribeImages": row(
-        describe_images, "ImageIds", "Owners", "ExecutableUsers", "IncludeDeprecated", "IncludeDisabled"
+        describe_images,
+        "ImageIds",
+        "Owners",
+        "ExecutableUsers",
+        "IncludeDeprecated",
+        "IncludeDisabled",
+        filters=IMAGE_FILTERS,
+        pages=Pages(),
     ),
     "DeregisterImage": row(deregister_image, "ImageId", tolerates={"DeleteAssociatedSnapshots": (False,)}),
     "DescribeImageAttribute": row(describe_image_attribute, "ImageId", "Attribute"),

@@ -6,12 +6,14 @@ from typing import Any
 
 from minicloud.api.ec2.common import parse_tag_specifications, render_tags
 from minicloud.api.import_files import resolve_source
+from minicloud.api.listing import Pages
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import imports
 from minicloud.errors import ApiError
 from minicloud.model.resources import ImportTask
 from minicloud.model.states import ImportTaskState
+from minicloud.store.filters.import_tasks import IMPORT_TASKS
 
 # ClientData only says what its sender did. RoleName is who reads S3, and a local file needs nobody for that.
 _TOLERATES: dict[str, tuple[object, ...]] = {"RoleName": ("vmimport",), "Encrypted": (False,)}
@@ -76,14 +78,24 @@ def _request(context: Context, parameters: dict[str, Any], container: dict[str, 
 
 def describe_import_snapshot_tasks(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DescribeImportSnapshotTasks."""
-    found = imports.describe_import_snapshot_tasks(context.cloud, context.caller, parameters.get("ImportTaskIds", ()))
-    return {"ImportSnapshotTasks": [_render_snapshot_task(view) for view in found]}
+    found = imports.describe_import_snapshot_tasks(
+        context.cloud, context.caller, parameters.get("ImportTaskIds", ()), context.asked
+    )
+    return {
+        "ImportSnapshotTasks": [_render_snapshot_task(view) for view in found.items],
+        "NextToken": context.next_token(found),
+    }
 
 
 def describe_import_image_tasks(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DescribeImportImageTasks."""
-    found = imports.describe_import_image_tasks(context.cloud, context.caller, parameters.get("ImportTaskIds", ()))
-    return {"ImportImageTasks": [_render_image_task(view) for view in found]}
+    found = imports.describe_import_image_tasks(
+        context.cloud, context.caller, parameters.get("ImportTaskIds", ()), context.asked
+    )
+    return {
+        "ImportImageTasks": [_render_image_task(view) for view in found.items],
+        "NextToken": context.next_token(found),
+    }
 
 
 def _render_snapshot_task(view: imports.ImportView) -> dict[str, Any]:
@@ -139,6 +151,8 @@ def _progress(task: ImportTask) -> str | None:
 ROWS: Rows = {
     "ImportSnapshot": row(import_snapshot, *SNAPSHOT_HONOURS, tolerates=SNAPSHOT_TOLERATES),
     "ImportImage": row(import_image, *IMAGE_HONOURS, tolerates=IMAGE_TOLERATES),
-    "DescribeImportSnapshotTasks": row(describe_import_snapshot_tasks, "ImportTaskIds"),
-    "DescribeImportImageTasks": row(describe_import_image_tasks, "ImportTaskIds"),
+    "DescribeImportSnapshotTasks": row(
+        describe_import_snapshot_tasks, "ImportTaskIds", filters=IMPORT_TASKS, pages=Pages()
+    ),
+    "DescribeImportImageTasks": row(describe_import_image_tasks, "ImportTaskIds", filters=IMPORT_TASKS, pages=Pages()),
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minicloud.api.ec2.common import render_tags
+from minicloud.api.listing import Pages
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
@@ -14,6 +15,8 @@ from minicloud.cloud.metadata import private_dns_name
 from minicloud.cloud.metadata_options import shown_options_state
 from minicloud.model.resources import Instance, NetworkInterface, SecurityGroup, Zone
 from minicloud.model.states import INSTANCE_STATE_CODES, InstanceState
+from minicloud.store.filters.instances import INSTANCE_STATUSES
+from minicloud.store.filters.instances import INSTANCES as INSTANCE_FILTERS
 
 # No DNS publishes public names, so there are none: as in a VPC of EC2's whose DNS host names are off.
 NO_PUBLIC_NAME = ""
@@ -22,8 +25,11 @@ PUBLIC_IP_OWNER = "amazon"
 
 def describe_instances(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DescribeInstances."""
-    found = views.describe_instances(context.cloud, context.caller, parameters.get("InstanceIds", ()))
-    return {"Reservations": [render_reservation(one) for one in found]}
+    found = views.describe_instances(context.cloud, context.caller, parameters.get("InstanceIds", ()), context.asked)
+    return {
+        "Reservations": [render_reservation(one) for one in found.items],
+        "NextToken": context.next_token(found),
+    }
 
 
 def describe_instance_status(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -33,8 +39,12 @@ def describe_instance_status(context: Context, parameters: dict[str, Any]) -> di
         context.caller,
         parameters.get("InstanceIds", ()),
         parameters.get("IncludeAllInstances", False),
+        context.asked,
     )
-    return {"InstanceStatuses": [_render_status(instance, zone) for instance, zone in found]}
+    return {
+        "InstanceStatuses": [_render_status(instance, zone) for instance, zone in found.items],
+        "NextToken": context.next_token(found),
+    }
 
 
 def start_instances(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +128,8 @@ def _render_instance(view: views.InstanceView) -> dict[str, Any]:
         "HibernationOptions": {"Configured": False},
         "EnclaveOptions": {"Enabled": False},
         "MaintenanceOptions": {"AutoRecovery": "default"},
+        "NetworkPerformanceOptions": {"BandwidthWeighting": "default"},
+        "Operator": {"Managed": False},
         "Tags": render_tags(view.tags),
         **(_render_network(view, port) if port is not None else _NO_NETWORK),
     }
@@ -199,6 +211,7 @@ def _render_port(port: NetworkInterface, view: views.InstanceView) -> dict[str, 
         "InterfaceType": "interface",
         "Status": "in-use",
         "SourceDestCheck": True,
+        "Operator": {"Managed": False},
         "MacAddress": port.mac,
         "PrivateIpAddress": port.private_ip,
         "PrivateDnsName": name,
@@ -271,6 +284,7 @@ def _render_status(instance: Instance, zone: Zone) -> dict[str, Any]:
         "AvailabilityZone": zone.id,
         "AvailabilityZoneId": zone.zone_id,
         "InstanceState": _render_state(instance.shown_state),
+        "Operator": {"Managed": False},
         "InstanceStatus": check,
         "SystemStatus": check,
         "AttachedEbsStatus": check,
@@ -279,9 +293,20 @@ def _render_status(instance: Instance, zone: Zone) -> dict[str, Any]:
 
 
 ROWS: Rows = {
-    "DescribeInstances": row(describe_instances, "InstanceIds", "IncludeManagedResources"),
+    "DescribeInstances": row(
+        describe_instances,
+        "InstanceIds",
+        "IncludeManagedResources",
+        filters=INSTANCE_FILTERS,
+        pages=Pages(5, 1000, not_with=("InstanceIds",)),
+    ),
     "DescribeInstanceStatus": row(
-        describe_instance_status, "InstanceIds", "IncludeAllInstances", "IncludeManagedResources"
+        describe_instance_status,
+        "InstanceIds",
+        "IncludeAllInstances",
+        "IncludeManagedResources",
+        filters=INSTANCE_STATUSES,
+        pages=Pages(5, 1000, not_with=("InstanceIds",)),
     ),
     "StartInstances": row(start_instances, "InstanceIds"),
     "StopInstances": row(stop_instances, "InstanceIds", "Force", "Hibernate", "SkipOsShutdown"),

@@ -11,6 +11,7 @@ from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
 from minicloud.cloud import keys
+from minicloud.store.filters.key_pairs import KEY_PAIRS as KEY_PAIR_FILTERS
 
 
 def create_key_pair(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _decoded_again(material: bytes) -> bytes:
 def describe_key_pairs(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DescribeKeyPairs."""
     found = keys.describe_key_pairs(
-        context.cloud, context.caller, parameters.get("KeyNames", ()), parameters.get("KeyPairIds", ())
+        context.cloud, context.caller, parameters.get("KeyNames", ()), parameters.get("KeyPairIds", ()), context.asked
     )
     with_key = parameters.get("IncludePublicKey", False)
     return {
@@ -85,6 +86,6 @@ def _render(view: keys.KeyPairView) -> dict[str, Any]:
 ROWS: Rows = {
     "CreateKeyPair": row(create_key_pair, "KeyName", "KeyType", "TagSpecifications", tolerates={"KeyFormat": ("pem",)}),
     "ImportKeyPair": row(import_key_pair, "KeyName", "PublicKeyMaterial", "TagSpecifications"),
-    "DescribeKeyPairs": row(describe_key_pairs, "KeyNames", "KeyPairIds", "IncludePublicKey"),
+    "DescribeKeyPairs": row(describe_key_pairs, "KeyNames", "KeyPairIds", "IncludePublicKey", filters=KEY_PAIR_FILTERS),
     "DeleteKeyPair": row(delete_key_pair, "KeyName", "KeyPairId"),
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from minicloud.api.listing import Pages
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import tags
 from minicloud.errors import ApiError
+from minicloud.store.filters.tags import TAGS
 
 
 def create_tags(context: Context, parameters: dict[str, Any]) -> None:
@@ -31,7 +33,7 @@ def delete_tags(context: Context, parameters: dict[str, Any]) -> None:
 def describe_tags(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DescribeTags."""
     del parameters
-    found = tags.describe_tags(context.cloud, context.caller)
+    found = tags.describe_tags(context.cloud, context.caller, context.asked)
     return {
         "Tags": [
             {
@@ -40,13 +42,14 @@ def describe_tags(context: Context, parameters: dict[str, Any]) -> dict[str, Any
                 "Key": one.tag.key,
                 "Value": one.tag.value,
             }
-            for one in found
-        ]
+            for one in found.items
+        ],
+        "NextToken": context.next_token(found),
     }
 
 
 ROWS: Rows = {
     "CreateTags": row(create_tags, "Resources", "Tags"),
     "DeleteTags": row(delete_tags, "Resources", "Tags"),
-    "DescribeTags": row(describe_tags),
+    "DescribeTags": row(describe_tags, filters=TAGS, pages=Pages(5, 1000)),
 }
