@@ -14,7 +14,8 @@ from typing import Any
 from minicloud.cloud.context import Caller, Cloud
 from minicloud.cloud.lookups import INSTANCES, MAX_IDS, Kind, check_ids, is_visible, kind_of, missing
 from minicloud.errors import ApiError
-from minicloud.model.resources import Instance, Tag
+from minicloud.model.resources import Image, Instance, Tag
+from minicloud.model.states import ImageState
 from minicloud.store.filters.tags import find_tags
 from minicloud.store.search import EVERYTHING, Asked, Found
 from minicloud.store.store import Tx
@@ -47,17 +48,22 @@ def check_tags(tags: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
             raise ApiError("InvalidParameterValue", f"Tag key exceeds the maximum length of {MAX_KEY} characters")
         if value is not None and len(value) > MAX_VALUE:
             raise ApiError("InvalidParameterValue", f"Tag value exceeds the maximum length of {MAX_VALUE} characters")
-        if key.lower().startswith(RESERVED):
-            raise ApiError(
-                "InvalidParameterValue",
-                f"Tag keys starting with '{RESERVED}' are reserved for internal use",
-            )
+        check_not_reserved(key)
         if key in checked:
             raise ApiError("InvalidParameterValue", f"Duplicate tag key '{key}' specified.")
         checked[key] = value or ""
     if len(checked) > MAX_TAGS:
         raise too_many_tags()
     return checked
+
+
+def check_not_reserved(key: str) -> None:
+    """Refuse to set or remove what only AWS may. Raises InvalidParameterValue."""
+    if key.lower().startswith(RESERVED):
+        raise ApiError(
+            "InvalidParameterValue",
+            f"Tag keys starting with '{RESERVED}' are reserved for internal use",
+        )
 
 
 def too_many_tags() -> ApiError:
@@ -166,10 +172,15 @@ def _require_all(tx: Tx, caller: Caller, resource_ids: list[str]) -> None:
             raise ApiError("InvalidID", f"The ID '{resource_id[:255]}' is not valid")
     for kind, ids in _by_kind(resource_ids).items():
         check_ids(kind, ids)
-        found = {row.id for row in kind.rows(tx, ids) if is_visible(row, caller)}
+        found = {row.id for row in kind.rows(tx, ids) if is_visible(row, caller) and not _is_gone(row)}
         absent = [one for one in ids if one not in found]
         if absent:
             raise missing(kind, absent)
+
+
+def _is_gone(row: Any) -> bool:
+    """Say whether only the cloud itself still has use for a row: of an image, that instances were launched of it."""
+    return isinstance(row, Image) and row.state is ImageState.DEREGISTERED
 
 
 def _instances_with_metadata_tags(tx: Tx, resource_ids: list[str]) -> list[Instance]:

@@ -56,10 +56,12 @@ def parse_tag_specifications(specifications: Iterable[Mapping[str, Any]]) -> dic
     for one in specifications:
         resource_type = one.get("ResourceType")
         if resource_type is None:
-            raise ApiError("MissingParameter", "The request must contain the parameter ResourceType")
+            raise ApiError("InvalidParameterValue", "Tag specification resource type must have a value")
         if resource_type in parsed:
             raise ApiError("InvalidParameterValue", f"Duplicate resource type '{resource_type}' in tag specifications.")
-        parsed[resource_type] = check_tags((tag.get("Key"), tag.get("Value")) for tag in one.get("Tags", ()))
+        if not one.get("Tags"):
+            raise ApiError("InvalidParameterValue", "Tag specification must have at least one tag")
+        parsed[resource_type] = check_tags((tag.get("Key"), tag.get("Value")) for tag in one["Tags"])
     return parsed
 
 

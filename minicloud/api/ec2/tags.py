@@ -26,6 +26,7 @@ def delete_tags(context: Context, parameters: dict[str, Any]) -> None:
         for tag in parameters["Tags"]:
             if not tag.get("Key"):
                 raise ApiError("InvalidParameterValue", "Tag key cannot be empty.")
+            tags.check_not_reserved(tag["Key"])
             wanted.append((tag["Key"], tag.get("Value")))
     tags.delete_tags(context.cloud, context.caller, parameters["Resources"], wanted)
 
