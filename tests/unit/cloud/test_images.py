@@ -40,7 +40,7 @@ def share(bare: BareCloud, *accounts: str) -> None:
 
 def seen(bare: BareCloud, caller: Caller, *ids: str, owners: Any = (), executable_by: Any = ()) -> list[str]:
     with bare.one_transaction():
-        views = images.describe_images(bare.cloud, caller, ids, owners, executable_by)
+        views = images.describe_images(bare.cloud, caller, ids, owners, executable_by).items
     return [view.image.id for view in views]
 
 
@@ -57,7 +57,7 @@ def test_an_image_is_made_of_a_snapshot(bare: BareCloud) -> None:
     assert (image.public, image.allowed_account_ids) == (False, ())
     # The size is the snapshot's.
     assert image.block_devices == (BlockDevice(ROOT_DEVICE, SNAPSHOT_ID, 8),)
-    (view,) = images.describe_images(bare.cloud, ROOT, [image.id], [], [])
+    (view,) = images.describe_images(bare.cloud, ROOT, [image.id], [], []).items
     assert (view.image, view.snapshot_sizes_gib) == (image, {SNAPSHOT_ID: 8})
 
 
@@ -288,7 +288,7 @@ def test_only_an_available_image_is_copied_or_launched(bare: BareCloud, state: I
 def test_a_private_image_does_not_exist_for_others(bare: BareCloud) -> None:
     assert seen(bare, OTHER) == []
     with bare.refuses("InvalidAMIID.NotFound", f"The image id '[{IMAGE_ID}]' does not exist"):
-        images.describe_images(bare.cloud, OTHER, [IMAGE_ID], [], [])
+        images.describe_images(bare.cloud, OTHER, [IMAGE_ID], [], []).items
     for change in (
         lambda: images.deregister_image(bare.cloud, OTHER, IMAGE_ID),
         lambda: images.set_description(bare.cloud, OTHER, IMAGE_ID, "mine now"),
@@ -317,8 +317,8 @@ def test_a_shared_image_is_seen_but_not_changed_by_others(bare: BareCloud, permi
 def test_an_image_is_shared_without_its_tags(bare: BareCloud) -> None:
     tags.create_tags(bare.cloud, ROOT, [IMAGE_ID], {"secret": "1"})
     share(bare, OTHER.account_id)
-    (theirs,) = images.describe_images(bare.cloud, OTHER, [IMAGE_ID], [], [])
-    (mine,) = images.describe_images(bare.cloud, ROOT, [IMAGE_ID], [], [])
+    (theirs,) = images.describe_images(bare.cloud, OTHER, [IMAGE_ID], [], []).items
+    (mine,) = images.describe_images(bare.cloud, ROOT, [IMAGE_ID], [], []).items
     assert (theirs.tags, mine.tags) == ({}, {"secret": "1"})
 
 
@@ -326,7 +326,7 @@ def test_images_of_another_region_do_not_exist(bare: BareCloud) -> None:
     images.modify_launch_permissions(bare.cloud, ROOT, IMAGE_ID, EVERYBODY, NOBODY)
     assert seen(bare, ELSEWHERE) == []
     with bare.refuses("InvalidAMIID.NotFound"):
-        images.describe_images(bare.cloud, ELSEWHERE, [IMAGE_ID], [], [])
+        images.describe_images(bare.cloud, ELSEWHERE, [IMAGE_ID], [], []).items
 
 
 def test_images_are_found_by_owner_and_by_who_may_launch_them(bare: BareCloud) -> None:
@@ -414,7 +414,7 @@ def test_a_deregistered_image_is_gone_but_for_its_instances(bare: BareCloud) -> 
     assert seen(bare, ROOT) == seen(bare, OTHER) == []
     assert bare.tags(IMAGE_ID) == {}
     with bare.refuses("InvalidAMIID.NotFound"):
-        images.describe_images(bare.cloud, ROOT, [IMAGE_ID], [], [])
+        images.describe_images(bare.cloud, ROOT, [IMAGE_ID], [], []).items
     with bare.refuses("InvalidAMIID.Unavailable"):
         bare.run()
     with bare.refuses("InvalidAMIID.Unavailable"):
@@ -445,7 +445,7 @@ def test_descriptions(bare: BareCloud) -> None:
 )
 def test_bad_ids(bare: BareCloud, image_id: str, code: str) -> None:
     for call in (
-        lambda: images.describe_images(bare.cloud, ROOT, [IMAGE_ID, image_id], [], []),
+        lambda: images.describe_images(bare.cloud, ROOT, [IMAGE_ID, image_id], [], []).items,
         lambda: images.deregister_image(bare.cloud, ROOT, image_id),
         lambda: images.describe_image(bare.cloud, ROOT, image_id),
         lambda: images.set_description(bare.cloud, ROOT, image_id, "x"),

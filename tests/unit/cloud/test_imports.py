@@ -103,10 +103,10 @@ def test_tags_are_of_the_task(bare: BareCloud, start: Any, right: str, wrong: st
 def test_tasks_are_described_by_kind(bare: BareCloud) -> None:
     snapshot, image = of_snapshot(bare), of_image(bare)
     with bare.one_transaction():
-        assert imports.describe_import_snapshot_tasks(bare.cloud, ROOT, []) == [snapshot]
-    assert imports.describe_import_image_tasks(bare.cloud, ROOT, []) == [image]
-    assert imports.describe_import_snapshot_tasks(bare.cloud, ROOT, [snapshot.task.id]) == [snapshot]
-    assert imports.describe_import_snapshot_tasks(bare.cloud, OTHER, []) == []
+        assert imports.describe_import_snapshot_tasks(bare.cloud, ROOT, []).items == [snapshot]
+    assert imports.describe_import_image_tasks(bare.cloud, ROOT, []).items == [image]
+    assert imports.describe_import_snapshot_tasks(bare.cloud, ROOT, [snapshot.task.id]).items == [snapshot]
+    assert imports.describe_import_snapshot_tasks(bare.cloud, OTHER, []).items == []
 
 
 @pytest.mark.parametrize(

@@ -298,8 +298,8 @@ def test_key_pairs_are_found_by_name_and_by_id(empty: BareCloud) -> None:
         return [view.key_pair.name for view in views]
 
     assert found([], []) == ["a", "b", "c"]
-    assert found(["b", "a", "b"], []) == ["b", "a"]
-    assert found(["b"], [ids["c"], ids["b"]]) == ["c", "b"]
+    assert found(["b", "a", "b"], []) == ["a", "b"]
+    assert found(["b"], [ids["c"], ids["b"]]) == ["b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -239,18 +239,18 @@ def test_instances_are_described_by_reservation(bare: BareCloud) -> None:
     bare.clock.advance(1)
     second = bare.run()
     with bare.one_transaction():
-        assert views.describe_instances(bare.cloud, ROOT, []) == [first, second]
+        assert views.describe_instances(bare.cloud, ROOT, []).items == [first, second]
     ids = [second.instances[0].instance.id, first.instances[1].instance.id]
-    named = views.describe_instances(bare.cloud, ROOT, ids)
-    assert [[view.instance.id for view in one.instances] for one in named] == [[ids[0]], [ids[1]]]
-    assert views.describe_instances(bare.cloud, OTHER, []) == []
+    named = views.describe_instances(bare.cloud, ROOT, ids).items
+    assert [[view.instance.id for view in one.instances] for one in named] == [[ids[1]], [ids[0]]]
+    assert views.describe_instances(bare.cloud, OTHER, []).items == []
     with bare.refuses("InvalidInstanceID.NotFound"):
-        views.describe_instances(bare.cloud, OTHER, ids)
+        views.describe_instances(bare.cloud, OTHER, ids).items
 
 
 def test_a_terminated_instance_is_shown_without_disks_and_ports(bare: BareCloud) -> None:
     row = bare.run_in(InstanceState.TERMINATED)
-    ((view,),) = [one.instances for one in views.describe_instances(bare.cloud, ROOT, [row.id])]
+    ((view,),) = [one.instances for one in views.describe_instances(bare.cloud, ROOT, [row.id]).items]
     assert (view.ports, view.attachments, view.instance.state) == ((), (), InstanceState.TERMINATED)
     assert views.find_instance(bare.cloud, ROOT, row.id) == row
 
@@ -258,8 +258,8 @@ def test_a_terminated_instance_is_shown_without_disks_and_ports(bare: BareCloud)
 @pytest.mark.parametrize("state", sorted(InstanceState))
 def test_status_is_of_running_instances_unless_all_are_asked_for(bare: BareCloud, state: InstanceState) -> None:
     row = bare.run_in(state)
-    running = views.describe_instance_status(bare.cloud, ROOT, [row.id], include_all=False)
-    everything = views.describe_instance_status(bare.cloud, ROOT, [], include_all=True)
+    running = views.describe_instance_status(bare.cloud, ROOT, [row.id], include_all=False).items
+    everything = views.describe_instance_status(bare.cloud, ROOT, [], include_all=True).items
     assert [one.id for one, _ in running] == ([row.id] if state is InstanceState.RUNNING else [])
     assert [(one.id, zone.id) for one, zone in everything] == [(row.id, row.zone)]
 

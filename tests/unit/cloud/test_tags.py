@@ -98,12 +98,12 @@ def test_every_kind_of_resource_takes_tags_and_is_listed_by_its_type(bare: BareC
     resources = every_resource(bare)
     tags.create_tags(bare.cloud, ROOT, list(resources), {"b": "2", "a": "1"})
     with bare.one_transaction():
-        views = tags.describe_tags(bare.cloud, ROOT)
+        views = tags.describe_tags(bare.cloud, ROOT).items
     assert {view.tag.resource_id: view.resource_type for view in views} == resources
     assert [(view.tag.resource_id, view.tag.key) for view in views] == sorted(
         (resource_id, key) for resource_id in resources for key in "ab"
     )
-    assert tags.describe_tags(bare.cloud, OTHER) == []
+    assert tags.describe_tags(bare.cloud, OTHER).items == []
 
 
 @pytest.mark.parametrize(
