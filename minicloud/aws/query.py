@@ -8,6 +8,7 @@ What clients really send, and how it is read:
 - ec2: an empty parameter is an absent one (`SubnetId=`, `IamInstanceProfile.Name=`), and a structure or list of only
   absent things is absent. Three places carry an empty string on purpose: elements of lists (a filter's value), members
   called `Value` (a tag's or an attribute's) and `NoDevice` of a block device mapping.
+- ec2: boto 2 numbers a single value as if it were a list of one (`InstanceId.1` of GetConsoleOutput).
 - query: an empty string is an empty string, and an empty list is written `Name=`.
 """
 
@@ -157,6 +158,8 @@ class _Reader:
             return self._list(member, node, path)
         if kind == "map":
             return self._map(member, node, path)
+        if self._ec2 and not in_list and node.text is None and list(node.below) == ["1"]:
+            node, path = node.below["1"], f"{path}.1"
         for name, below in node.below.items():
             raise _unknown(name, below, path, self._faults)
         text = node.text or ""

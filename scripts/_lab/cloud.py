@@ -63,6 +63,8 @@ def render_environment(account: dict[str, str]) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": account["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": account["SecretAccessKey"],
         "AWS_DEFAULT_REGION": account["Region"],
+        # What the SDKs for JavaScript, Go and Java read instead.
+        "AWS_REGION": account["Region"],
         "MINICLOUD_CONFIG": CONFIG_PATH,
     }
 

@@ -105,6 +105,15 @@ def test_empty_parameters_that_mean_something(parse: Any) -> None:
     }
 
 
+def test_a_single_value_may_be_numbered_in_ec2(parse: Any, refused: Any) -> None:
+    assert parse("RunInstances", LEAST + "ImageId.1=ami-1") == parse("RunInstances", LEAST + "ImageId=ami-1")
+    assert refused("RunInstances", LEAST + "ImageId.1=ami-1&ImageId.2=ami-2")[0] == "UnknownParameter"
+    assert refused("RunInstances", LEAST + "ImageId=ami-1&ImageId.1=ami-2")[0] == "UnknownParameter"
+    assert refused("RunInstances", LEAST + "ImageId.1.1=ami-1")[0] == "UnknownParameter"
+    assert refused("DescribeInstances", "InstanceId.1.1=i-1")[0] == "UnknownParameter"
+    assert refused("AssumeRole", "RoleArn.1=arn&RoleSessionName=one", service="sts")[0] == "UnknownParameter"
+
+
 def test_the_query_protocol_says_empty_lists_and_texts(parse: Any) -> None:
     form = "AlarmName=a&StateValue=OK&StateReason="
     assert parse("SetAlarmState", form, "cloudwatch")["StateReason"] == ""
