@@ -41,10 +41,11 @@ from minicloud.cloud.metadata_options import (
     choose_metadata_options,
     find_defaults,
 )
-from minicloud.cloud.networks import default_vpc, groups_by_name
 from minicloud.cloud.placement import Demand, HostUsage, choose_hosts, host_usages, insufficient_capacity
+from minicloud.cloud.security_groups import groups_by_name
 from minicloud.cloud.tags import check_metadata_tags, check_tag_specifications
 from minicloud.cloud.views import Reservation, group_reservations, view_instances
+from minicloud.cloud.vpcs import default_vpc
 from minicloud.errors import ApiError
 from minicloud.model.plans import GIB
 from minicloud.model.resources import (

@@ -91,6 +91,18 @@ def used_private_ips(tx: Tx, subnet_id: str) -> set[str]:
     return set(tx.connection.execute(select(interfaces.private_ip).where(interfaces.subnet_id == subnet_id)).scalars())
 
 
+def count_private_ips(tx: Tx, subnet_ids: Collection[str]) -> dict[str, int]:
+    """Return how many private addresses are held of subnets, by subnet; one of which none is held is absent."""
+    interfaces = schema.network_interfaces.c
+    counted = select(interfaces.subnet_id, func.count()).group_by(interfaces.subnet_id)
+    wanted = list(subnet_ids)
+    found: dict[str, int] = {}
+    for start in range(0, len(wanted), IN_CHUNK):
+        rows = tx.connection.execute(counted.where(interfaces.subnet_id.in_(wanted[start : start + IN_CHUNK])))
+        found.update((subnet_id, count) for subnet_id, count in rows)
+    return found
+
+
 def used_public_ips(tx: Tx) -> set[str]:
     """Return the public addresses that network interfaces hold."""
     interfaces = schema.network_interfaces.c

@@ -26,6 +26,7 @@ from minicloud.errors import (
     StoreLockedError,
     StoreUnavailableError,
 )
+from minicloud.ids import derived_id
 from minicloud.model.patterns import matches
 from minicloud.store.backend import Isolation, WakeListener
 
@@ -196,6 +197,7 @@ def _set_up(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> Non
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.create_function("minicloud_matches", 2, matches, deterministic=True)
+    connection.create_function("minicloud_derived_id", -1, derived_id, deterministic=True)
 
 
 def _begin(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support import rows as make
 from support.bare_cloud import OTHER, ROOT, BareCloud
 
-from minicloud.cloud import bootstrap, networks, zones
+from minicloud.cloud import bootstrap, subnets, zones
 from minicloud.cloud.addresses import choose_free, render_mac, subnet_addresses
 from minicloud.model.resources import Vpc
 from minicloud.model.states import InstanceState
@@ -22,7 +22,7 @@ from minicloud.store.store import Tx
 def small(build: Callable[..., BareCloud]) -> Iterator[BareCloud]:
     """A zone whose subnet is made a /28: eleven addresses, and a host with room for all of them."""
     cloud = build(vcpu_overcommit_ratio=100.0, memory_overcommit_ratio=10.0, public_address_pools=("10.200.0.0/28",))
-    (view,) = [one for one in networks.describe_subnets(cloud.cloud, ROOT, []) if one.subnet.zone == "lab-1a"]
+    (view,) = [one for one in subnets.describe_subnets(cloud.cloud, ROOT, []).items if one.subnet.zone == "lab-1a"]
     cloud.store.write(lambda tx: tx.subnets.update(view.subnet.id, cidr="172.31.0.0/28"))
     yield cloud
     cloud.close()
@@ -53,7 +53,7 @@ def test_no_address_is_given_twice(used: set[int], count: int) -> None:
 def test_a_launch_takes_the_lowest_and_describes_one_less(bare: BareCloud) -> None:
     view = bare.run_one(zone="lab-1b")
     assert (view.ports[0].private_ip, view.ports[0].public_ip) == ("172.31.16.4", "10.200.0.0")
-    shown = {one.subnet.zone: one.free_addresses for one in networks.describe_subnets(bare.cloud, ROOT, [])}
+    shown = {one.subnet.zone: one.free_addresses for one in subnets.describe_subnets(bare.cloud, ROOT, []).items}
     assert shown == {"lab-1a": 4091, "lab-1b": 4090}
 
 

@@ -6,7 +6,7 @@ import re
 
 from support.bare_cloud import REGION, ROOT, BareCloud
 
-from minicloud.cloud import accounts, bootstrap, networks
+from minicloud.cloud import accounts, bootstrap, security_groups, vpcs
 from minicloud.cloud.context import Caller
 from minicloud.store.store import Tx
 
@@ -34,9 +34,9 @@ def test_ensure_root_makes_a_key_when_the_last_is_gone(empty: BareCloud) -> None
 
 
 def test_a_region_gets_a_default_vpc_and_group(empty: BareCloud) -> None:
-    (view,) = networks.describe_vpcs(empty.cloud, ROOT, [])
+    (view,) = vpcs.describe_vpcs(empty.cloud, ROOT, []).items
     assert (view.vpc.cidr, view.vpc.is_default, view.vpc.transit_index) == ("172.31.0.0/16", True, 0)
-    (group,) = networks.describe_security_groups(empty.cloud, ROOT, [], [])
+    (group,) = security_groups.describe_security_groups(empty.cloud, ROOT, [], []).items
     assert (group.group.name, group.group.description) == ("default", "default VPC security group")
     rules = {
         (rule.egress, rule.protocol, rule.from_port, rule.to_port, rule.cidr, rule.source_group_id)
@@ -50,7 +50,7 @@ def test_a_region_gets_a_default_vpc_and_group(empty: BareCloud) -> None:
 
 
 def test_ensure_region_repeats(empty: BareCloud) -> None:
-    (view,) = networks.describe_vpcs(empty.cloud, ROOT, [])
+    (view,) = vpcs.describe_vpcs(empty.cloud, ROOT, []).items
     with empty.unchanged(), empty.one_transaction():
         assert bootstrap.ensure_region(empty.cloud, ROOT.account_id, REGION) == view.vpc
 

@@ -10,7 +10,7 @@ import pytest
 from support import rows as make
 from support.bare_cloud import IMAGE_ID, OTHER, ROOT, ROOT_DEVICE, SNAPSHOT_ID, UNKNOWN, BareCloud
 
-from minicloud.cloud import bootstrap, keys, networks, views
+from minicloud.cloud import bootstrap, keys, security_groups, subnets, views, vpcs
 from minicloud.cloud.block_devices import DeviceRequest
 from minicloud.cloud.metadata_options import MetadataRequest
 from minicloud.model.resources import MetadataOptions
@@ -35,7 +35,7 @@ def test_a_launch_writes_every_row_and_a_task_per_instance(bare: BareCloud) -> N
         AttachmentState.ATTACHING, ROOT_DEVICE, 1,
     )  # fmt: skip
     (port,) = first.ports
-    (group,) = networks.describe_security_groups(bare.cloud, ROOT, [], ["default"])
+    (group,) = security_groups.describe_security_groups(bare.cloud, ROOT, [], ["default"]).items
     assert (port.device_index, port.pci_slot, port.group_ids) == (0, 0, (group.group.id,))
     assert first.ports[0].private_ip != second.ports[0].private_ip
     tasks = bare.store.read(lambda tx: tx.tasks.where())
@@ -177,16 +177,16 @@ def test_a_snapshot_must_be_completed(bare: BareCloud) -> None:
 
 
 def test_zones_and_subnets_choose_the_place(bare: BareCloud) -> None:
-    subnets = {one.subnet.zone: one.subnet for one in networks.describe_subnets(bare.cloud, ROOT, [])}
+    by_zone = {one.subnet.zone: one.subnet for one in subnets.describe_subnets(bare.cloud, ROOT, []).items}
     assert bare.run_one(zone_id="lab1-az2").instance.zone == "lab-1b"
-    view = bare.run_one(subnet_id=subnets["lab-1b"].id)
-    assert (view.instance.zone, view.instance.subnet_id) == ("lab-1b", subnets["lab-1b"].id)
+    view = bare.run_one(subnet_id=by_zone["lab-1b"].id)
+    assert (view.instance.zone, view.instance.subnet_id) == ("lab-1b", by_zone["lab-1b"].id)
     with bare.refuses("InvalidParameterCombination", "is in zone lab-1b"):
-        bare.run(subnet_id=subnets["lab-1b"].id, zone="lab-1a")
+        bare.run(subnet_id=by_zone["lab-1b"].id, zone="lab-1a")
     bootstrap.ensure_region(bare.cloud, OTHER.account_id, OTHER.region)
     bare.add_image(5, account_id=OTHER.account_id)
     with bare.refuses("InvalidSubnetID.NotFound"):
-        bare.run(OTHER, image_id=make.number("ami", 5), subnet_id=subnets["lab-1a"].id)
+        bare.run(OTHER, image_id=make.number("ami", 5), subnet_id=by_zone["lab-1a"].id)
 
 
 def test_without_a_default_subnet_one_must_be_named(empty: BareCloud) -> None:
@@ -202,7 +202,7 @@ def test_without_a_default_vpc(bare: BareCloud) -> None:
 
 
 def test_groups_by_id_and_by_name(bare: BareCloud) -> None:
-    (default,) = networks.describe_security_groups(bare.cloud, ROOT, [], [])
+    (default,) = security_groups.describe_security_groups(bare.cloud, ROOT, [], []).items
     vpc_id = default.group.vpc_id
     more = [make.security_group(n, vpc_id=vpc_id) for n in range(1, 6)]
     bare.store.write(lambda tx: tx.security_groups.insert_many(more))
@@ -245,7 +245,7 @@ def test_instances_are_described_by_reservation(bare: BareCloud) -> None:
     assert [[view.instance.id for view in one.instances] for one in named] == [[ids[1]], [ids[0]]]
     assert views.describe_instances(bare.cloud, OTHER, []).items == []
     with bare.refuses("InvalidInstanceID.NotFound"):
-        views.describe_instances(bare.cloud, OTHER, ids).items
+        views.describe_instances(bare.cloud, OTHER, ids)
 
 
 def test_a_terminated_instance_is_shown_without_disks_and_ports(bare: BareCloud) -> None:
@@ -265,22 +265,25 @@ def test_status_is_of_running_instances_unless_all_are_asked_for(bare: BareCloud
 
 
 def test_networks_are_described_to_their_owner_only(bare: BareCloud) -> None:
-    (vpc,) = networks.describe_vpcs(bare.cloud, ROOT, [])
-    subnets = networks.describe_subnets(bare.cloud, ROOT, [])
-    (group,) = networks.describe_security_groups(bare.cloud, ROOT, [], [])
-    assert networks.describe_security_groups(bare.cloud, ROOT, [group.group.id], ["default"]) == [group]
+    (vpc,) = vpcs.describe_vpcs(bare.cloud, ROOT, []).items
+    own = subnets.describe_subnets(bare.cloud, ROOT, []).items
+    (group,) = security_groups.describe_security_groups(bare.cloud, ROOT, [], []).items
+    assert security_groups.describe_security_groups(bare.cloud, ROOT, [group.group.id], ["default"]).items == [group]
     for described in (
-        networks.describe_vpcs(bare.cloud, OTHER, []),
-        networks.describe_subnets(bare.cloud, OTHER, []),
-        networks.describe_security_groups(bare.cloud, OTHER, [], []),
+        vpcs.describe_vpcs(bare.cloud, OTHER, []).items,
+        subnets.describe_subnets(bare.cloud, OTHER, []).items,
+        security_groups.describe_security_groups(bare.cloud, OTHER, [], []).items,
     ):
         assert described == []
     for code, call in (
-        ("InvalidVpcID.NotFound", lambda: networks.describe_vpcs(bare.cloud, OTHER, [vpc.vpc.id])),
-        ("InvalidSubnetID.NotFound", lambda: networks.describe_subnets(bare.cloud, OTHER, [subnets[0].subnet.id])),
-        ("InvalidGroup.NotFound", lambda: networks.describe_security_groups(bare.cloud, OTHER, [group.group.id], [])),
-        ("VPCIdNotSpecified", lambda: networks.describe_security_groups(bare.cloud, OTHER, [], ["default"])),
-        ("InvalidGroup.NotFound", lambda: networks.describe_security_groups(bare.cloud, ROOT, [], ["web"])),
+        ("InvalidVpcID.NotFound", lambda: vpcs.describe_vpcs(bare.cloud, OTHER, [vpc.vpc.id])),
+        ("InvalidSubnetID.NotFound", lambda: subnets.describe_subnets(bare.cloud, OTHER, [own[0].subnet.id])),
+        (
+            "InvalidGroup.NotFound",
+            lambda: security_groups.describe_security_groups(bare.cloud, OTHER, [group.group.id], []),
+        ),
+        ("VPCIdNotSpecified", lambda: security_groups.describe_security_groups(bare.cloud, OTHER, [], ["default"])),
+        ("InvalidGroup.NotFound", lambda: security_groups.describe_security_groups(bare.cloud, ROOT, [], ["web"])),
     ):
         with bare.refuses(code):
             call()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from support.bare_cloud import ROOT, BareCloud
 
-from minicloud.cloud import hosts, networks, zones
+from minicloud.cloud import hosts, subnets, zones
 from minicloud.cloud.context import Caller
 
 
@@ -16,7 +16,7 @@ def test_a_zone_comes_with_the_next_slash_20_of_the_default_vpc(empty: BareCloud
         zone = zones.add_zone(empty.cloud, ROOT, "lab-1a")
     assert (zone.id, zone.region, zone.zone_id) == ("lab-1a", "lab-1", "lab1-az1")
     zones.add_zone(empty.cloud, ROOT, "lab-1c")
-    views = networks.describe_subnets(empty.cloud, ROOT, [])
+    views = subnets.describe_subnets(empty.cloud, ROOT, []).items
     assert [(view.subnet.zone, view.subnet.cidr, view.zone.zone_id) for view in views] == [
         ("lab-1a", "172.31.0.0/20", "lab1-az1"),
         ("lab-1c", "172.31.16.0/20", "lab1-az3"),
@@ -31,7 +31,7 @@ def test_a_smaller_vpc_is_cut_into_sixteen_too(build: Callable[..., BareCloud]) 
     bare = build(furnished=False, vpc_cidr="10.9.0.0/20")
     zones.add_zone(bare.cloud, ROOT, "lab-1a")
     zones.add_zone(bare.cloud, ROOT, "lab-1b")
-    views = networks.describe_subnets(bare.cloud, ROOT, [])
+    views = subnets.describe_subnets(bare.cloud, ROOT, []).items
     assert [(view.subnet.cidr, view.free_addresses) for view in views] == [("10.9.0.0/24", 251), ("10.9.1.0/24", 251)]
 
 
