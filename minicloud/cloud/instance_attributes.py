@@ -172,8 +172,9 @@ def _source_dest_check(_cloud: Cloud, _tx: Tx, _row: Instance, value: bool) -> d
     return {}
 
 
-def _block_devices(_cloud: Cloud, tx: Tx, row: Instance, value: Iterable[DeviceChange]) -> dict[str, object]:
+def _block_devices(_cloud: Cloud, tx: Tx, row: Instance, value: Collection[DeviceChange]) -> dict[str, object]:
     attached = {one.device_name: one for one in _attachments(tx, row)}
+    check_ids(VOLUMES, [one.volume_id for one in value if one.volume_id is not None])
     for change in value:
         one = attached.get(change.device_name)
         if one is None or change.volume_id not in (None, one.volume_id):

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from minicloud import ids
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import KEY_PAIRS, require
+from minicloud.cloud.lookups import KEY_PAIRS, check_ids, require
 from minicloud.cloud.tags import TagSpecifications, check_tag_specifications
 from minicloud.errors import ApiError
 from minicloud.model.resources import KeyPair
@@ -116,12 +116,14 @@ def describe_key_pairs(
 def delete_key_pair(cloud: Cloud, caller: Caller, name: str | None, key_pair_id: str | None) -> str | None:
     """Delete a key pair and return its id; None if there was none, which is fine (EC2 API reference, DeleteKeyPair).
 
-    Instances keep the key they were launched with.
+    Instances keep the key they were launched with. Raises InvalidKeyPair.NotFound for what cannot be an id.
     """
     if (name is None) == (key_pair_id is None):
         if name is None:
             raise ApiError("MissingParameter", "The request must contain the parameter KeyName or KeyPairId")
         raise ApiError("InvalidParameterCombination", "KeyName and KeyPairId cannot both be given")
+    if key_pair_id is not None:
+        check_ids(KEY_PAIRS, [key_pair_id])
 
     def decide(tx: Tx) -> str | None:
         own = {"account_id": caller.account_id, "region": caller.region}
