@@ -9,6 +9,7 @@ from pathlib import Path
 
 from support.world import Rows, World, read_rows
 
+from minicloud.cloud import plans
 from minicloud.hosts.fake import FakeHost
 from minicloud.model import names
 from minicloud.model.states import AttachmentState, ImageState, ImportTaskState, InstanceState, VolumeState
@@ -129,11 +130,25 @@ def _held(world: World, rows: Rows, host: FakeHost) -> list[str]:
     ]
     for id in running & set(host.domains):
         spec = host.domains[id].spec
+        if (spec.vcpus, spec.memory_mib) != (mine[id].vcpus, mine[id].memory_mib):
+            found.append(f"{host_id}: domain {id} has {spec.vcpus} vCPUs and {spec.memory_mib} MiB")
+        if mine[id].metadata_options.state != "applied":
+            found.append(f"{id} runs, and its metadata options are still {mine[id].metadata_options.state}")
         wanted_disks = {names.volume_serial(row.volume_id) for row in rows.attachments if row.instance_id == id}
         wanted_disks |= {disk.virtual_name for disk in mine[id].ephemeral_disks}
         if {disk.serial for disk in spec.disks} != wanted_disks:
             found.append(f"{host_id}: domain {id} has disks {[disk.serial for disk in spec.disks]}")
-    return found
+    return found + _told(world, host, running & set(host.domains))
+
+
+def _told(world: World, host: FakeHost, running: set[str]) -> list[str]:
+    """What a host was told of the ports of running instances and rows do not say any more."""
+    ports = world.store.read(
+        lambda tx: [
+            port for row in tx.instances.where(id=running) for port in plans.instance_plan(tx, world.config, row).ports
+        ]
+    )
+    return [f"{host.host_id}: port {one.id} is not as its rows say" for one in ports if host.ports.get(one.id) != one]
 
 
 def _jobs(world: World) -> list[str]:

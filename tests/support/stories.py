@@ -14,6 +14,7 @@ from support.debris import assert_no_debris
 from support.world import World
 
 from minicloud.cloud.block_devices import DeviceRequest
+from minicloud.cloud.metadata_options import MetadataRequest
 from minicloud.hosts.fake import Guest
 from minicloud.model.states import InstanceState
 
@@ -155,6 +156,23 @@ def many_disks(script: Script) -> None:
     script.rest()
 
 
+def changed_while_it_runs(script: Script) -> None:
+    """What its guest is told of itself changes under it; then, stopped, it becomes a type with instance store."""
+    id = script.launch(metadata=MetadataRequest(instance_metadata_tags="enabled"))
+    script.do(script.world.tag, id, name="early")
+    script.rest()
+    script.do(script.world.change_options, id, http_tokens="required")
+    script.do(script.world.tag, id, name="late", more="said")
+    script.rest()
+    script.do(script.world.untag, id, "more")
+    script.do(script.world.stop, id)
+    script.rest()
+    script.do(script.world.change_attribute, id, instance_type="m5d.large")
+    script.do(script.world.change_options, id, http_put_response_hop_limit=3)
+    script.do(script.world.start, id)
+    script.rest()
+
+
 def terminated_at_once(script: Script) -> None:
     script.do(script.world.terminate, script.launch())
     script.rest()
@@ -217,6 +235,7 @@ STORIES: dict[str, tuple[Callable[[Script], None], Guest]] = {
     "qemu crashes": (qemu_crashes, Guest()),
     "host restarts": (host_restarts, Guest()),
     "many disks": (many_disks, Guest()),
+    "changed while it runs": (changed_while_it_runs, Guest()),
     "terminated at once": (terminated_at_once, Guest()),
     "no room": (no_room, Guest()),
     "fill is lost": (fill_is_lost_and_tried_again, Guest()),

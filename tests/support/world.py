@@ -22,7 +22,10 @@ from support import rows as make
 from minicloud.clock import Clock, ManualClock
 from minicloud.cloud import bootstrap, hosts, images, instances, zones
 from minicloud.cloud.context import Caller, Cloud
+from minicloud.cloud.instance_attributes import AttributeChange, modify_attribute
 from minicloud.cloud.instance_types import load_instance_types
+from minicloud.cloud.metadata_options import MetadataRequest, modify_metadata_options
+from minicloud.cloud.tags import create_tags, delete_tags
 from minicloud.config import Config, Deadlines
 from minicloud.controller.context import Context
 from minicloud.controller.engine import Engine
@@ -157,6 +160,18 @@ class World:
 
     def terminate(self, *ids: str) -> None:
         instances.terminate(self.cloud, self.caller, ids)
+
+    def tag(self, id: str, **tags: str) -> None:
+        create_tags(self.cloud, self.caller, [id], tags)
+
+    def untag(self, id: str, *keys: str) -> None:
+        delete_tags(self.cloud, self.caller, [id], [(key, None) for key in keys])
+
+    def change_options(self, id: str, **options: Any) -> None:
+        modify_metadata_options(self.cloud, self.caller, id, MetadataRequest(**options))
+
+    def change_attribute(self, id: str, **change: Any) -> None:
+        modify_attribute(self.cloud, self.caller, id, AttributeChange(**change))
 
     def try_call(self, call: Callable[..., object], *arguments: Any, **keywords: Any) -> str | None:
         """Make a call that EC2 may refuse; return the refusal's code."""
