@@ -8,14 +8,14 @@ to move an instance: a type for which the instance's host has no room is found o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from minicloud.cloud.block_devices import choose_ephemeral
 from minicloud.cloud.context import Caller, Cloud
 from minicloud.cloud.launch import MAX_USER_DATA_BYTES
-from minicloud.cloud.lookups import INSTANCES, require, require_one
+from minicloud.cloud.lookups import INSTANCES, VOLUMES, check_ids, require, require_one
 from minicloud.cloud.views import InstanceView, view_instances
 from minicloud.errors import ApiError
 from minicloud.model.resources import Attachment, Instance
