@@ -38,8 +38,9 @@ class Deadlines:
 class Config:
     """Everything an operator may set. Paths are absolute; networks are CIDR text that has been checked.
 
-    `advertise_url` is how hosts reach this daemon for images; `public_address_pools` are CIDRs whose addresses
-    instances get (every address of a pool may be used). `image_parameters` maps names of public parameters to names of
+    `advertise_url` is how hosts reach this daemon for images; `tls_certificate` and `tls_key` are files in PEM, with
+    which the endpoint speaks TLS; `public_address_pools` are CIDRs whose addresses instances get (every address of a
+    pool may be used). `image_parameters` maps names of public parameters to names of
     the root account's images; `account_alias` is that account's. `vcpu_overcommit_ratio` 4.0 lets a host with 8 threads
     hold 32 vCPUs. `reserved_memory_mib` is kept for the host itself. A request that takes `slow_request_seconds`
     counts as a slow one.
@@ -49,6 +50,8 @@ class Config:
     region: str = "local-1"
     listen_address: str = "127.0.0.1"
     listen_port: int = 8010
+    tls_certificate: str | None = None
+    tls_key: str | None = None
     advertise_url: str | None = None
     socket_path: str = "/run/minicloud/minicloud.sock"
     state_folder: str = "/var/lib/minicloud/controller"
@@ -96,7 +99,8 @@ class Config:
     @property
     def endpoint_url(self) -> str:
         """The endpoint that clients are told of."""
-        return self.advertise_url or f"http://{self.listen_address}:{self.listen_port}"
+        scheme = "https" if self.tls_certificate else "http"
+        return self.advertise_url or f"{scheme}://{self.listen_address}:{self.listen_port}"
 
 
 def load_config(path: str) -> Config:
@@ -177,6 +181,14 @@ def _check(config: Config) -> None:
         raise refuse("virt_type", f"must be one of {', '.join(VIRT_TYPES)}")
     if not 0 < config.listen_port < 65536:
         raise refuse("listen_port", "must be between 1 and 65535")
+    for key, other in (("tls_certificate", "tls_key"), ("tls_key", "tls_certificate")):
+        path = getattr(config, key)
+        if path is not None and not path.startswith("/"):
+            raise refuse(key, f"{path!r} must be an absolute path of a file in PEM")
+        if path is not None and getattr(config, other) is None:
+            raise refuse(other, f"is needed too: {key} is set, and the endpoint speaks TLS with both or not at all")
+    if config.tls_certificate and config.advertise_url and not config.advertise_url.startswith("https://"):
+        raise refuse("advertise_url", f"must begin with https://, for tls_certificate is set: {config.advertise_url!r}")
     for key in ("vcpu_overcommit_ratio", "memory_overcommit_ratio", "disk_overcommit_ratio"):
         if not 0 < getattr(config, key) <= 100:
             raise refuse(key, "must be above 0 and at most 100")

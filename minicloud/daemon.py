@@ -59,6 +59,7 @@ from minicloud.objects.protocol import ObjectError, ObjectStore
 from minicloud.objects.serve import objects_app
 from minicloud.store import queries
 from minicloud.store.store import Store
+from minicloud.tls import ServerTls, load_tls
 
 log = logging.getLogger(__name__)
 
@@ -117,17 +118,18 @@ def serve(config: Config, log_level: str) -> None:
     )
     for noisy in ("paramiko", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    tls = load_tls(config)
     initialise(config)
     with contextlib.ExitStack() as stack:
         try:
-            doors = _start(config, SystemClock(), stack)
+            doors = _start(config, tls, SystemClock(), stack)
         except (OSError, StoreError) as error:
             raise ConfigError(f"{config.path}: the daemon cannot start: {error}") from error
-        asyncio.run(listen(config, doors))
+        asyncio.run(listen(config, doors, tls))
     log.info("stopped; guests go on")
 
 
-def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
+def _start(config: Config, tls: ServerTls | None, clock: Clock, stack: contextlib.ExitStack) -> Doors:
     """Build and start every room; `stack` stops them in reverse."""
     store = Store(config.database, clock)
     stack.callback(store.close)
@@ -155,7 +157,7 @@ def _start(config: Config, clock: Clock, stack: contextlib.ExitStack) -> Doors:
     local_session = HostSession("controller", LocalTransport(), clock)
     stack.callback(local_session.close)
     signals = EventSignals()
-    snapshots = _Snapshots(objects, config, clock)
+    snapshots = _Snapshots(objects, config, tls, clock)
     context = Context(
         store=store,
         hosts=directory,
@@ -215,9 +217,10 @@ def _sync_hosts(store: Store, directory: LibvirtHostDirectory) -> None:
 class _Snapshots:
     """What the controller's programs want of the object store, with errors as they know them."""
 
-    def __init__(self, objects: ObjectStore, config: Config, clock: Clock) -> None:
+    def __init__(self, objects: ObjectStore, config: Config, tls: ServerTls | None, clock: Clock) -> None:
         self._objects = objects
         self._config = config
+        self._tls = tls
         self._clock = clock
 
     def fill_arguments(self, snapshot: Snapshot, path: str) -> dict[str, object]:
@@ -231,6 +234,7 @@ class _Snapshots:
                 path,
                 self._config.endpoint_url,
                 expires_at,
+                None if self._tls is None else self._tls.certificate_sha256,
             )
 
     def copy(self, source_id: str, target_id: str) -> None:

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from minicloud.config import Config
 from minicloud.errors import ConfigError
+from minicloud.tls import ServerTls
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,11 @@ class Doors:
     door: Starlette
 
 
-async def listen(config: Config, doors: Doors) -> None:
-    """Serve both doors until a signal ends the daemon. Raises ConfigError when an address cannot be used."""
+async def listen(config: Config, doors: Doors, tls: ServerTls | None) -> None:
+    """Serve both doors until a signal ends the daemon; with `tls` the endpoint speaks nothing else.
+
+    Raises ConfigError when an address cannot be used.
+    """
     signed = uvicorn.Config(
         doors.endpoint,
         http=BoundedProtocol,
@@ -74,11 +79,16 @@ async def listen(config: Config, doors: Doors) -> None:
             unix = sockets.enter_context(_unix_socket(config.socket_path))
         except OSError as error:
             raise ConfigError(f"{config.path}: cannot listen: {error}") from error
+        if tls is not None:
+            signed.load()
+            signed.ssl = tls.context
         servers = [_Server(signed), _Server(door)]
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        if tls is not None:
+            loop.add_signal_handler(signal.SIGHUP, tls.reload)
         running = [
             asyncio.create_task(server.serve(sockets=[one])) for server, one in zip(servers, (tcp, unix), strict=True)
         ]
@@ -100,23 +110,34 @@ class _Server(uvicorn.Server):
         yield
 
 
+class BoundedListener(socket.socket):
+    """A socket for strangers: so many connections and no more, counted before a TLS handshake asks for patience."""
+
+    def __init__(self, family: int) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self._accepted: list[tuple[socket.socket, str]] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection as any socket does. Raises ConnectionAbortedError, which asyncio takes in its stride."""
+        connection, peer = super().accept()
+        still_open = [one for one in self._accepted if one[0].fileno() != -1]
+        same = sum(address == peer[0] for _, address in still_open)
+        if len(still_open) >= MAX_CONNECTIONS or same >= MAX_CONNECTIONS_PER_ADDRESS:
+            connection.close()
+            raise ConnectionAbortedError
+        self._accepted = [*still_open, (connection, peer[0])]
+        return connection, peer
+
+
 class BoundedProtocol(H11Protocol):
-    """HTTP for strangers: so many connections and no more, and none that has no whole request for long."""
+    """HTTP for strangers: no connection that has no whole request for long."""
 
     _idle_at: object | None = None
     _look_again: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        address = self._address()
-        same = sum(isinstance(one, BoundedProtocol) and one._address() == address for one in self.connections)
-        if len(self.connections) > MAX_CONNECTIONS or same > MAX_CONNECTIONS_PER_ADDRESS:
-            transport.abort()
-            return
         self._end_if_idle()
-
-    def _address(self) -> str | None:
-        return self.client[0] if self.client else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._look_again is not None:
@@ -145,8 +166,7 @@ class PeerCredentialsProtocol(H11Protocol):
 
 
 def _tcp_socket(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = BoundedListener(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))

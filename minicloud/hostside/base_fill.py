@@ -1,8 +1,11 @@
 """The job `fill_base`: brings a snapshot onto this host as a read-only raw file, which overlays stand on.
 
-Arguments: {"path", "size_bytes", "blocks": [[index, sha256, url], ...]}. Owns the base at `path` and its `.part`.
+Arguments: {"path", "size_bytes", "blocks": [[index, sha256, url], ...], "certificate_sha256"}. Owns the base at `path`
+and its `.part`.
 Every block is verified before it is written; the base has its name only once it is whole, synced and read-only, so
 whoever finds it may use it. Jobs that want one base wait for each other; what an earlier one left is checked and kept.
+A server at https must show the certificate with that digest (in DER, hex; it came here through the controller's own
+connection, so it need not be signed by anybody), or with None one that this host's CA certificates vouch for.
 Result: {"fetched_blocks"}; 0 where somebody else had done it. Run by jobs.py in a process of its own.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 import errno
 import http.client
 import os
+import ssl
 import threading
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
@@ -42,10 +46,13 @@ Block = Tuple[int, str, str]
 
 def check(arguments: Dict[str, Any]) -> None:
     """Refuse arguments that are none. Raises Failure."""
-    if arguments.keys() != {"path", "size_bytes", "blocks"}:
+    if arguments.keys() != {"path", "size_bytes", "blocks", "certificate_sha256"}:
         raise Failure(codes.INTERNAL, f"not the arguments of a fill: {sorted(arguments)}", transient=False)
     disks.pool_of_base(arguments["path"])
     _checked(arguments["size_bytes"], arguments["blocks"])
+    pin = arguments["certificate_sha256"]
+    if pin is not None and not is_digest(pin):
+        raise Failure(codes.INTERNAL, f"not the digest of a certificate: {pin!r}", transient=False)
 
 
 def run(context: Context, arguments: Dict[str, Any]) -> Dict[str, Any]:
@@ -57,7 +64,8 @@ def run(context: Context, arguments: Dict[str, Any]) -> Dict[str, Any]:
         with files.locked(_lock_path(path), WAIT_SECONDS):
             if os.path.exists(path):
                 return {"fetched_blocks": 0}
-            return {"fetched_blocks": _fill(context, path, size_bytes, wanted)}
+            fetched = _fill(context, path, size_bytes, wanted, arguments["certificate_sha256"])
+            return {"fetched_blocks": fetched}
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise Failure(codes.NO_SPACE, f"{path}: {os.strerror(error.errno)}", transient=False) from error
@@ -92,7 +100,7 @@ def _checked(size_bytes: Any, listed: List[Any]) -> List[Block]:
     return [(index, sha256, url) for index, sha256, url in listed]
 
 
-def _fill(context: Context, path: str, size_bytes: int, wanted: List[Block]) -> int:
+def _fill(context: Context, path: str, size_bytes: int, wanted: List[Block], pin: Optional[str]) -> int:
     fd = os.open(_part(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         is_resumed = os.fstat(fd).st_size == size_bytes
@@ -100,7 +108,7 @@ def _fill(context: Context, path: str, size_bytes: int, wanted: List[Block]) -> 
         if not is_resumed or not indexes.issuperset(data_blocks(fd, size_bytes)):
             os.ftruncate(fd, 0)
             os.ftruncate(fd, size_bytes)
-        filler = _Filler(context, fd, size_bytes, wanted, is_resumed)
+        filler = _Filler(context, fd, size_bytes, wanted, is_resumed, pin)
         fetched = filler.run()
         os.fchmod(fd, 0o444)
         os.fsync(fd)
@@ -114,12 +122,15 @@ def _fill(context: Context, path: str, size_bytes: int, wanted: List[Block]) -> 
 class _Filler:
     """A few threads that take blocks from one list until it is empty or one of them fails."""
 
-    def __init__(self, context: Context, fd: int, size_bytes: int, wanted: List[Block], is_resumed: bool) -> None:
+    def __init__(
+        self, context: Context, fd: int, size_bytes: int, wanted: List[Block], is_resumed: bool, pin: Optional[str]
+    ) -> None:
         self._context = context
         self._fd = fd
         self._size_bytes = size_bytes
         self._wanted = wanted
         self._is_resumed = is_resumed
+        self._pin = pin
         self._lock = threading.Lock()
         self._next = 0
         self._done = 0
@@ -136,7 +147,7 @@ class _Filler:
         return self._fetched
 
     def _work(self) -> None:
-        fetcher = _Fetcher(self._stop)
+        fetcher = _Fetcher(self._stop, self._pin)
         try:
             while not self._stop.is_set():
                 with self._lock:
@@ -169,8 +180,9 @@ class _Filler:
 class _Fetcher:
     """One thread's connection to wherever blocks come from; kept open between blocks."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, pin: Optional[str]) -> None:
         self._stop = stop
+        self._pin = pin
         self._origin: Tuple[str, str] = ("", "")
         self._connection: Optional[http.client.HTTPConnection] = None
 
@@ -202,7 +214,7 @@ class _Fetcher:
         parts = urllib.parse.urlsplit(url)
         if self._connection is None or self._origin != (parts.scheme, parts.netloc):
             self.close()
-            self._connection = _connect(parts)
+            self._connection = _connect(parts, self._pin)
             self._origin = (parts.scheme, parts.netloc)
         self._connection.request("GET", urllib.parse.urlunsplit(("", "", parts.path, parts.query, "")))
         response = self._connection.getresponse()
@@ -223,8 +235,30 @@ def _unsigned(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _connect(parts: urllib.parse.SplitResult) -> http.client.HTTPConnection:
+class _PinnedConnection(http.client.HTTPSConnection):
+    """HTTPS to whoever shows one certificate; its names, dates and signers do not matter beside that."""
+
+    def __init__(self, host: str, port: Optional[int], pin: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        super().__init__(host, port, timeout=REQUEST_SECONDS, context=context)
+        self._pin = pin
+
+    def connect(self) -> None:
+        """Connect; nothing is sent to a server with another certificate. Raises OSError."""
+        super().connect()
+        shown = self.sock.getpeercert(binary_form=True)
+        if not shown or digest(shown) != self._pin:
+            self.close()
+            raise ssl.SSLCertVerificationError("the server's certificate is not the one that it should have")
+
+
+def _connect(parts: urllib.parse.SplitResult, pin: Optional[str]) -> http.client.HTTPConnection:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Failure(codes.INTERNAL, f"not the URL of a block: {_unsigned(parts.geturl())!r}", transient=False)
+    if parts.scheme == "https" and pin is not None:
+        return _PinnedConnection(parts.hostname, parts.port, pin)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     return kind(parts.hostname, parts.port, timeout=REQUEST_SECONDS)

@@ -21,15 +21,18 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from support.certificates import make_key, write_certificate, write_key
 
 from minicloud.clock import ManualClock
 from minicloud.hostside import codes, files, jobs
 from minicloud.hostside.blocks import BLOCK_BYTES
+from minicloud.hostside.failures import Failure
 from minicloud.model import names
 from minicloud.objects.fill import render_fill_arguments
 from minicloud.objects.folder import URL_PREFIX, FolderStore
 from minicloud.objects.protocol import CorruptSnapshot, MissingSnapshot
 from minicloud.objects.serve import objects_app
+from minicloud.tls import ServerTls
 
 ONE, TWO = "snap-00000001", "snap-00000002"
 MIB = 1024**2
@@ -95,14 +98,18 @@ def await_that(condition: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def served(app: Starlette) -> Iterator[str]:
+def served(app: Starlette, tls: ServerTls | None = None) -> Iterator[str]:
     """Serve an app on a free loopback port; yields its URL."""
     sock = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none")
+    if tls is not None:
+        config.load()
+        config.ssl = tls.context
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
@@ -488,6 +495,51 @@ def test_nobody_listening_is_transient(machine: Machine, tmp_path: Path) -> None
     arguments["blocks"][0][2] = f"http://127.0.0.1:{port}/x"
     status = machine.run("fill", "fill_base", arguments)
     assert (status["error_code"], status["result"]) == (codes.UNAVAILABLE, {"transient": True})
+
+
+# TLS.
+
+
+@pytest.fixture
+def secured(machine: Machine, tmp_path: Path) -> Iterator[ServerTls]:
+    """The machine's endpoint at https, with a certificate that nobody but itself vouches for, and for another name."""
+    certificate, key_file, key = tmp_path / "certificate.pem", tmp_path / "key.pem", make_key()
+    write_certificate(certificate, key)
+    write_key(key_file, key)
+    tls = ServerTls(str(certificate), str(key_file), "minicloud.yaml")
+    app = Starlette(routes=[Mount(URL_PREFIX, objects_app(machine.store, machine.clock))])
+    with served(app, tls) as url:
+        machine.url = url.replace("127.0.0.1", "localhost")
+        yield tls
+
+
+def test_blocks_come_from_the_server_that_has_the_certificate(
+    machine: Machine, secured: ServerTls, tmp_path: Path
+) -> None:
+    arguments, _ = one_block(machine, tmp_path)
+    arguments["certificate_sha256"] = secured.certificate_sha256
+    assert arguments["blocks"][0][2].startswith("https://localhost:")
+    assert machine.run("fill", "fill_base", arguments)["state"] == "succeeded"
+    assert Path(machine.base()).read_bytes() == (tmp_path / "disk.raw").read_bytes()
+
+
+@pytest.mark.parametrize("pin", [None, "ab" * 32], ids=["nobody vouches for it", "another"])
+def test_blocks_come_from_no_other_server(
+    machine: Machine, secured: ServerTls, tmp_path: Path, pin: str | None
+) -> None:
+    arguments, _ = one_block(machine, tmp_path)
+    arguments["certificate_sha256"] = pin
+    status = machine.run("fill", "fill_base", arguments)
+    assert (status["error_code"], status["result"]) == (codes.UNAVAILABLE, {"transient": True})
+    assert "certificate" in status["error"]
+
+
+@pytest.mark.parametrize("pin", ["", "AB" * 32, 5])
+def test_a_pin_is_the_digest_of_a_certificate(machine: Machine, tmp_path: Path, pin: object) -> None:
+    arguments, _ = one_block(machine, tmp_path)
+    arguments["certificate_sha256"] = pin
+    with pytest.raises(Failure, match="not the digest of a certificate"):
+        jobs.start(machine.state, "fill", "fill_base", arguments)
 
 
 # Space.

@@ -71,6 +71,11 @@ def test_values_of_every_kind_are_taken(tmp_path: Path) -> None:
         ({"deadlines": {"launch": 1}}, "deadlines.launch"),
         ({"deadlines": {"launch_seconds": 0}}, "deadlines.launch_seconds"),
         ({"path": "/elsewhere"}, "path"),
+        ({"tls_certificate": "/c.pem"}, "tls_key"),
+        ({"tls_key": "/k.pem"}, "tls_certificate"),
+        ({"tls_certificate": "c.pem", "tls_key": "/k.pem"}, "tls_certificate"),
+        ({"tls_certificate": "/c.pem", "tls_key": "k.pem"}, "tls_key"),
+        ({"tls_certificate": "/c.pem", "tls_key": "/k.pem", "advertise_url": "http://here"}, "advertise_url"),
     ],
 )
 def test_a_mistake_is_refused_by_file_and_key(document: dict[str, object], named: str) -> None:
@@ -104,6 +109,8 @@ def test_the_example_shows_every_default_truly() -> None:
         "image_import_folders",
         "instance_types_files",
         "object_store_folder",
+        "tls_certificate",
+        "tls_key",
     }
     for key in likely:
         assert document.pop(key)

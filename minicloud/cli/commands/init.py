@@ -20,11 +20,15 @@ def init(settings: Any, aws_profile: bool, as_json: bool) -> None:
     """Prepare the controller: database, root account with its access key, default network and its tcp/22 rule."""
     from minicloud.config import load_config
     from minicloud.daemon import initialise
+    from minicloud.tls import load_tls
 
     config = load_config(settings.config_path)
+    tls = load_tls(config)
     result = initialise(config)
     if aws_profile:
-        write_profile(config.endpoint_url, config.region, result.access_key_id, result.secret_access_key)
+        # Nobody else vouches for such a certificate; one that a known authority signed needs no help.
+        ca_bundle = config.tls_certificate if tls is not None and tls.is_self_signed else None
+        write_profile(config.endpoint_url, config.region, result.access_key_id, result.secret_access_key, ca_bundle)
     if as_json:
         print_json(
             {
@@ -47,12 +51,20 @@ def init(settings: Any, aws_profile: bool, as_json: bool) -> None:
         click.echo("`minicloud init --aws-profile` writes an AWS profile for this endpoint", err=True)
 
 
-def write_profile(endpoint_url: str, region: str, access_key_id: str, secret_access_key: str) -> None:
-    """Write profile `minicloud` where aws-cli and the SDKs look; other profiles are kept as they are."""
+def write_profile(
+    endpoint_url: str, region: str, access_key_id: str, secret_access_key: str, ca_bundle: str | None = None
+) -> None:
+    """Write profile `minicloud` where aws-cli and the SDKs look; other profiles are kept as they are.
+
+    `ca_bundle` is the file of the certificates that the endpoint's is verified with, None for the machine's own.
+    """
     home = Path.home() / ".aws"
     config_file = Path(os.environ.get("AWS_CONFIG_FILE") or home / "config")
     credentials_file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials")
-    _set(config_file, "profile minicloud", {"region": region, "endpoint_url": endpoint_url})
+    profile = {"region": region, "endpoint_url": endpoint_url}
+    if ca_bundle is not None:
+        profile["ca_bundle"] = ca_bundle
+    _set(config_file, "profile minicloud", profile)
     _set(
         credentials_file,
         "minicloud",

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
+from support.certificates import make_key, write_certificate, write_key
 
 from minicloud.cli.commands.init import write_profile
 from minicloud.cli.main import COMMANDS, cli
@@ -232,6 +233,24 @@ def test_aws_profile_leaves_others_as_they_were(tmp_path: Path, monkeypatch: pyt
     )
     assert credentials.read_text() == "[minicloud]\naws_access_key_id = AKIA\naws_secret_access_key = secret\n"
     assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("issuer", [None, "authority"])
+def test_aws_tools_are_told_of_a_certificate_that_nobody_vouches_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, issuer: str | None
+) -> None:
+    certificate, key_file, key = tmp_path / "certificate.pem", tmp_path / "key.pem", make_key()
+    write_certificate(certificate, key, issuer=issuer)
+    write_key(key_file, key)
+    settings = tmp_path / "minicloud.yaml"
+    settings.write_text(f"state_folder: {tmp_path}/state\ntls_certificate: {certificate}\ntls_key: {key_file}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    result = CliRunner().invoke(cli, ["--config", str(settings), "init", "--aws-profile"])
+    assert result.exit_code == 0, result.output
+    profile = "[profile minicloud]\nregion = local-1\nendpoint_url = https://127.0.0.1:8010\n"
+    bundle = f"ca_bundle = {certificate}\n" if issuer is None else ""
+    assert (tmp_path / "config").read_text() == profile + bundle
 
 
 def test_completion_is_printed_for_each_shell(run: Run) -> None:

@@ -176,4 +176,5 @@ def test_fill_arguments_name_every_block_by_a_signed_url(filled: FolderStore) ->
             [index, sha256, "http://c:1" + filled.sign_get(block_key(sha256), 100)]
             for index, sha256 in snapshot.manifest.blocks
         ],
+        "certificate_sha256": None,
     }
