@@ -6,7 +6,7 @@ job inspects and reads it. The rows come first, so that the task, its snapshot a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from minicloud import ids
@@ -39,11 +39,15 @@ class DiskSource:
     remove_when_done: bool
 
 
+# Finds the file of a URL. Raises ApiError for one that may not be imported.
+FindSource = Callable[[str], DiskSource]
+
+
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
     """What is common to ImportSnapshot and ImportImage. `format` is as declared, any case."""
 
-    source: DiskSource
+    url: str
     format: str
     description: str | None = None
     client_token: str | None = None
@@ -58,23 +62,34 @@ class ImportView:
     tags: Mapping[str, str]
 
 
-def import_snapshot(cloud: Cloud, caller: Caller, request: ImportRequest) -> ImportView:
+def import_snapshot(cloud: Cloud, caller: Caller, request: ImportRequest, find_source: FindSource) -> ImportView:
     """Start to make a snapshot of a disk file. Raises InvalidParameterValue for a format that is not accepted."""
     check_tag_specifications(request.tags, [IMPORT_SNAPSHOT_TASKS.tag_type])
-    return _start(cloud, caller, request, "snapshot", "x86_64", None)
+    return _start(cloud, caller, request, find_source, "snapshot", "x86_64", None)
 
 
 def import_image(
-    cloud: Cloud, caller: Caller, request: ImportRequest, architecture: str, boot_mode: str | None
+    cloud: Cloud,
+    caller: Caller,
+    request: ImportRequest,
+    find_source: FindSource,
+    architecture: str,
+    boot_mode: str | None,
 ) -> ImportView:
     """Start to make an image of a disk file; as in EC2 it bears its task's id as name. Errors as import_snapshot."""
     check_architecture(architecture)
     check_tag_specifications(request.tags, [IMPORT_IMAGE_TASKS.tag_type])
-    return _start(cloud, caller, request, "image", architecture, boot_mode)
+    return _start(cloud, caller, request, find_source, "image", architecture, boot_mode)
 
 
 def _start(
-    cloud: Cloud, caller: Caller, request: ImportRequest, kind: str, architecture: str, boot_mode: str | None
+    cloud: Cloud,
+    caller: Caller,
+    request: ImportRequest,
+    find_source: FindSource,
+    kind: str,
+    architecture: str,
+    boot_mode: str | None,
 ) -> ImportView:
     declared = request.format.lower()
     if declared not in FORMATS:
@@ -86,10 +101,20 @@ def _start(
     operation = f"Import{kind.capitalize()}"
     task_kind = IMPORT_IMAGE_TASKS if kind == "image" else IMPORT_SNAPSHOT_TASKS
 
-    def decide(tx: Tx) -> ImportView:
+    def find_repeated(tx: Tx) -> ImportView | None:
         earlier = tokens.find_earlier(tx, caller, operation, request.client_token, digest)
-        if earlier is not None:
-            return _view(tx, require(tx, caller, task_kind, [earlier]))[0]
+        return None if earlier is None else _view(tx, require(tx, caller, task_kind, [earlier]))[0]
+
+    # Before the file is looked for: an upload that was imported is gone, and the import is still to be told of.
+    repeated = cloud.store.read(find_repeated) if request.client_token is not None else None
+    if repeated is not None:
+        return repeated
+    source = find_source(request.url)
+
+    def decide(tx: Tx) -> ImportView:
+        repeated = find_repeated(tx)
+        if repeated is not None:
+            return repeated
         task_id = cloud.make_id(task_kind.prefix)
         snapshot = Snapshot(
             id=cloud.make_id(ids.SNAPSHOT),
@@ -117,10 +142,10 @@ def _start(
             region=caller.region,
             kind=kind,
             description=request.description,
-            url=request.source.url,
-            path=request.source.path,
+            url=source.url,
+            path=source.path,
             format=declared,
-            remove_source=request.source.remove_when_done,
+            remove_source=source.remove_when_done,
             state=ImportTaskState.ACTIVE,
             status_message="pending",
             progress_percent=0,
@@ -128,7 +153,7 @@ def _start(
             image_id=image_id,
             architecture=architecture,
             boot_mode=boot_mode,
-            disk_image_size_bytes=request.source.size_bytes,
+            disk_image_size_bytes=source.size_bytes,
             created_us=tx.now_us,
         )
         tx.import_tasks.insert(task)

@@ -44,7 +44,9 @@ IMAGE_TOLERATES = {**_TOLERATES, "Platform": ("Linux",), "LicenseType": ("BYOL",
 def import_snapshot(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """ImportSnapshot of a file:// URL."""
     container = parameters.get("DiskContainer", {})
-    view = imports.import_snapshot(context.cloud, context.caller, _request(context, parameters, container))
+    view = imports.import_snapshot(
+        context.cloud, context.caller, _request(parameters, container), _finder(context)
+    )
     return _render_snapshot_task(view)
 
 
@@ -56,19 +58,24 @@ def import_image(context: Context, parameters: dict[str, Any]) -> dict[str, Any]
     view = imports.import_image(
         context.cloud,
         context.caller,
-        _request(context, parameters, containers[0]),
+        _request(parameters, containers[0]),
+        _finder(context),
         parameters.get("Architecture", "x86_64"),
         parameters.get("BootMode"),
     )
     return _render_image_task(view)
 
 
-def _request(context: Context, parameters: dict[str, Any], container: dict[str, Any]) -> imports.ImportRequest:
+def _finder(context: Context) -> imports.FindSource:
+    return lambda url: resolve_source(context.cloud.config, url)
+
+
+def _request(parameters: dict[str, Any], container: dict[str, Any]) -> imports.ImportRequest:
     for name in ("Format", "Url"):
         if name not in container:
             raise ApiError("MissingParameter", f"The request must contain the parameter DiskContainer.{name}")
     return imports.ImportRequest(
-        source=resolve_source(context.cloud.config, container["Url"]),
+        url=container["Url"],
         format=container["Format"],
         description=parameters.get("Description", container.get("Description")),
         client_token=parameters.get("ClientToken"),

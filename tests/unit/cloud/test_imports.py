@@ -16,15 +16,15 @@ SOURCE = DiskSource("file:///disks/a.qcow2", "/disks/real.qcow2", 12345, False)
 
 
 def wanted(**changes: Any) -> ImportRequest:
-    return ImportRequest(**{"source": SOURCE, "format": "QCOW2", **changes})
+    return ImportRequest(**{"url": SOURCE.url, "format": "QCOW2", **changes})
 
 
 def of_snapshot(bare: BareCloud, **changes: Any) -> imports.ImportView:
-    return imports.import_snapshot(bare.cloud, ROOT, wanted(**changes))
+    return imports.import_snapshot(bare.cloud, ROOT, wanted(**changes), lambda _: SOURCE)
 
 
 def of_image(bare: BareCloud, boot_mode: str | None = None, **changes: Any) -> imports.ImportView:
-    return imports.import_image(bare.cloud, ROOT, wanted(**changes), "x86_64", boot_mode)
+    return imports.import_image(bare.cloud, ROOT, wanted(**changes), lambda _: SOURCE, "x86_64", boot_mode)
 
 
 def test_a_snapshot_import_has_a_task_and_a_pending_snapshot(bare: BareCloud) -> None:
@@ -84,7 +84,7 @@ def test_other_formats_are_refused(bare: BareCloud, start: Any, format_: str) ->
 
 def test_other_architectures_are_refused(bare: BareCloud) -> None:
     with bare.refuses("UnsupportedOperation", "arm64"):
-        imports.import_image(bare.cloud, ROOT, wanted(), "arm64", None)
+        imports.import_image(bare.cloud, ROOT, wanted(), lambda _: SOURCE, "arm64", None)
 
 
 @pytest.mark.parametrize(
