@@ -20,13 +20,16 @@ class Support(Enum):
     """What becomes of a parameter."""
 
     HONOURED = "honoured"  # it is read
-    ACCEPTED = "accepted"  # only with the values that ask for what happens anyway
+    ACCEPTED = "accepted"  # with the values that ask for what happens anyway
     REFUSED = "refused"  # UnsupportedOperation
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A leaf of an operation's input: a dotted path without list numbers. `values` are those that are accepted."""
+    """A leaf of an operation's input: a dotted path without list numbers.
+
+    `values` are those that are accepted; ANYTHING, which has no members, stands for all.
+    """
 
     path: str
     kind: str
@@ -39,8 +42,8 @@ def support_of(path: str, row: Row) -> tuple[Support, tuple[object, ...]]:
     """Return how a path is supported, and the values that are accepted if only some are."""
     if path == DRY_RUN or is_covered(path, row.honours):
         return Support.HONOURED, ()
-    values = row.tolerates.get(path, ())
-    return (Support.ACCEPTED, values) if values else (Support.REFUSED, ())
+    values = row.tolerates.get(path)
+    return (Support.REFUSED, ()) if values is None else (Support.ACCEPTED, values)
 
 
 def list_parameters(operation: Operation, row: Row) -> list[Parameter]:
@@ -67,13 +70,16 @@ def _leaves(shape: Shape, path: str, above: tuple[Shape, ...]) -> Iterator[tuple
 
 
 def render_table(services: Iterable[tuple[Service, Rows]]) -> str:
-    """Return COVERAGE.md. Each service comes whole, with the rows of those of its operations that are served."""
+    """Return COVERAGE.md. A service comes with its whole list of operation names, and rows for those it serves."""
     pairs = list(services)
     parts = [_HEAD, *_summary(pairs)]
     for service, rows in pairs:
         parts += _render_service(service, rows)
     return "\n".join(parts) + "\n"
 
+
+# Of other services minicloud serves a few actions that scripts need beside these; the rest of them is no concern of it.
+WHOLE = ("ec2", "sts", "cloudwatch")
 
 _HEAD = """# Coverage
 
@@ -85,6 +91,7 @@ without list numbers:
 
 - **honoured**: it is read, and does what EC2's documentation says of it.
 - **accepted**: it may be given with one of the values shown, which ask for what happens anyway; any other is refused.
+  Where it says `any`, every value does.
 - **refused**: a request that has it is answered UnsupportedOperation with the parameter's name, and nothing happens.
 
 A parameter in bold is required.
@@ -103,7 +110,7 @@ def _render_service(service: Service, rows: Rows) -> list[str]:
     for name in sorted(rows):
         lines += _render_operation(service.operations[name], rows[name])
     others = sorted(service.operation_names - set(rows))
-    if others:
+    if others and service.name in WHOLE:
         lines += [f"### Not served of {service.name}", "", *(f"- {name}" for name in others), ""]
     return lines
 
@@ -116,8 +123,8 @@ def _render_operation(operation: Operation, row: Row) -> list[str]:
     lines += ["| parameter | type | support |", "| --- | --- | --- |"]
     for one in parameters:
         support = one.support.value
-        if one.values:
-            support += ": " + ", ".join(f"`{_shown(value)}`" for value in one.values)
+        if one.support is Support.ACCEPTED:
+            support += ": " + ", ".join(f"`{_shown(value)}`" for value in one.values) or "any"
         lines.append(f"| {f'**{one.path}**' if one.required else one.path} | {one.kind} | {support} |")
     lines.append("")
     return [*lines, *_render_listing(row)]

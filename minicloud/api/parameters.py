@@ -1,8 +1,9 @@
 """Which parameters an operation honours. What it does not is refused, never ignored.
 
 Each operation declares the members it reads, as dotted paths without list numbers ("Placement.AvailabilityZone"); a
-path stands for everything below it. `tolerates` lists members that may be given with the one value that asks for what
-happens anyway. So a member that AWS adds to its model later is refused until somebody has thought about it.
+path stands for everything below it. `tolerates` lists members that may be given with the values that ask for what
+happens anyway (ANYTHING where that is every value). So a member that AWS adds to its model later is refused until
+somebody has thought about it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,17 @@ from typing import Any
 from minicloud.errors import ApiError
 
 DRY_RUN = "DryRun"
+
+
+class _Anything(tuple[object, ...]):
+    __slots__ = ()
+
+    def __contains__(self, value: object) -> bool:
+        return True
+
+
+# For `tolerates`: whatever the value is, it changes nothing here.
+ANYTHING = _Anything()
 
 
 def refuse_unsupported(

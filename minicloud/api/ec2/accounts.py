@@ -6,6 +6,7 @@ from typing import Any
 
 from minicloud.api.listing import Pages
 from minicloud.api.matching import ShownFilters
+from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud.account_attributes import describe_account_attributes as describe
@@ -54,5 +55,7 @@ ADDRESSES = ShownFilters(
 ROWS: Rows = {
     "DescribeAccountAttributes": row(describe_account_attributes, "AttributeNames"),
     "DescribeAddresses": row(describe_addresses, "AllocationIds", "PublicIps", filters=ADDRESSES),
-    "DescribeAddressesAttribute": row(describe_addresses_attribute, "AllocationIds", "Attribute", pages=Pages(1, 1000)),
+    "DescribeAddressesAttribute": row(
+        describe_addresses_attribute, "AllocationIds", tolerates={"Attribute": ANYTHING}, pages=Pages(1, 1000)
+    ),
 }

@@ -6,6 +6,7 @@ import base64
 import logging
 from typing import Any
 
+from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
@@ -46,5 +47,5 @@ def _read(context: Context, instance: Instance) -> bytes:
 
 
 ROWS: Rows = {
-    "GetConsoleOutput": row(get_console_output, "InstanceId", "Latest"),
+    "GetConsoleOutput": row(get_console_output, "InstanceId", tolerates={"Latest": ANYTHING}),
 }

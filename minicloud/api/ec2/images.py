@@ -12,6 +12,7 @@ from minicloud.api.ec2.common import (
     render_tags,
 )
 from minicloud.api.listing import Pages
+from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.aws.render import render_timestamp
@@ -266,13 +267,12 @@ ROWS: Rows = {
         "ImageIds",
         "Owners",
         "ExecutableUsers",
-        "IncludeDeprecated",
-        "IncludeDisabled",
+        tolerates={"IncludeDeprecated": ANYTHING, "IncludeDisabled": ANYTHING},
         filters=IMAGE_FILTERS,
         pages=Pages(),
     ),
     "DeregisterImage": row(deregister_image, "ImageId", tolerates={"DeleteAssociatedSnapshots": (False,)}),
     "DescribeImageAttribute": row(describe_image_attribute, "ImageId", "Attribute"),
     "ModifyImageAttribute": row(modify_image_attribute, *MODIFY_HONOURS),
-    "ResetImageAttribute": row(reset_image_attribute, "ImageId", "Attribute"),
+    "ResetImageAttribute": row(reset_image_attribute, "ImageId", tolerates={"Attribute": ANYTHING}),
 }

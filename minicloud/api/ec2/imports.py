@@ -7,6 +7,7 @@ from typing import Any
 from minicloud.api.ec2.common import parse_tag_specifications, render_tags
 from minicloud.api.import_files import resolve_source
 from minicloud.api.listing import Pages
+from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import imports
@@ -16,9 +17,12 @@ from minicloud.model.states import ImportTaskState
 from minicloud.store.filters.import_tasks import IMPORT_TASKS
 
 # ClientData only says what its sender did. RoleName is who reads S3, and a local file needs nobody for that.
-_TOLERATES: dict[str, tuple[object, ...]] = {"RoleName": ("vmimport",), "Encrypted": (False,)}
+_TOLERATES: dict[str, tuple[object, ...]] = {
+    "RoleName": ("vmimport",),
+    "Encrypted": (False,),
+    **{f"ClientData.{name}": ANYTHING for name in ("Comment", "UploadEnd", "UploadSize", "UploadStart")},
+}
 SNAPSHOT_HONOURS = (
-    "ClientData",
     "ClientToken",
     "Description",
     "DiskContainer.Description",
@@ -30,7 +34,6 @@ SNAPSHOT_TOLERATES = _TOLERATES
 IMAGE_HONOURS = (
     "Architecture",
     "BootMode",
-    "ClientData",
     "ClientToken",
     "Description",
     "DiskContainers.Description",
@@ -44,9 +47,7 @@ IMAGE_TOLERATES = {**_TOLERATES, "Platform": ("Linux",), "LicenseType": ("BYOL",
 def import_snapshot(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """ImportSnapshot of a file:// URL."""
     container = parameters.get("DiskContainer", {})
-    view = imports.import_snapshot(
-        context.cloud, context.caller, _request(parameters, container), _finder(context)
-    )
+    view = imports.import_snapshot(context.cloud, context.caller, _request(parameters, container), _finder(context))
     return _render_snapshot_task(view)
 
 

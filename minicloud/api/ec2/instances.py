@@ -7,6 +7,7 @@ from typing import Any
 
 from minicloud.api.ec2.common import render_tags
 from minicloud.api.listing import Pages
+from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
@@ -296,7 +297,7 @@ ROWS: Rows = {
     "DescribeInstances": row(
         describe_instances,
         "InstanceIds",
-        "IncludeManagedResources",
+        tolerates={"IncludeManagedResources": ANYTHING},
         filters=INSTANCE_FILTERS,
         pages=Pages(5, 1000, not_with=("InstanceIds",)),
     ),
@@ -304,7 +305,7 @@ ROWS: Rows = {
         describe_instance_status,
         "InstanceIds",
         "IncludeAllInstances",
-        "IncludeManagedResources",
+        tolerates={"IncludeManagedResources": ANYTHING},
         filters=INSTANCE_STATUSES,
         pages=Pages(5, 1000, not_with=("InstanceIds",)),
     ),
@@ -312,5 +313,7 @@ ROWS: Rows = {
     "StopInstances": row(stop_instances, "InstanceIds", "Force", "Hibernate", "SkipOsShutdown"),
     "RebootInstances": row(reboot_instances, "InstanceIds"),
     # Termination never waits for the guest, so Force and SkipOsShutdown ask for what happens anyway.
-    "TerminateInstances": row(terminate_instances, "InstanceIds", "Force", "SkipOsShutdown"),
+    "TerminateInstances": row(
+        terminate_instances, "InstanceIds", tolerates={"Force": ANYTHING, "SkipOsShutdown": ANYTHING}
+    ),
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from minicloud.api.ec2.common import render_tags
 from minicloud.api.listing import Pages
+from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
@@ -103,7 +104,7 @@ ROWS: Rows = {
     "DescribeNetworkInterfaces": row(
         describe_network_interfaces,
         "NetworkInterfaceIds",
-        "IncludeManagedResources",
+        tolerates={"IncludeManagedResources": ANYTHING},
         filters=NETWORK_INTERFACES,
         pages=Pages(5, 1000, not_with=("NetworkInterfaceIds",)),
     ),

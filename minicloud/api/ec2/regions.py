@@ -7,6 +7,7 @@ from typing import Any
 
 from minicloud.api.listing import Pages
 from minicloud.api.matching import ShownFilters
+from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.cloud import instance_types, zones
@@ -214,14 +215,14 @@ def _render_storage(one: InstanceType) -> dict[str, Any]:
 ROWS: Rows = {
     # Regions and types. There is one region and nothing in it is opted out of or managed by others, so parameters
     # that ask for more of such things ask for what is shown anyway.
-    "DescribeRegions": row(describe_regions, "RegionNames", "AllRegions", filters=REGIONS),
+    "DescribeRegions": row(describe_regions, "RegionNames", tolerates={"AllRegions": ANYTHING}, filters=REGIONS),
     "DescribeAvailabilityZones": row(
-        describe_availability_zones, "ZoneNames", "ZoneIds", "AllAvailabilityZones", filters=ZONES
+        describe_availability_zones, "ZoneNames", "ZoneIds", tolerates={"AllAvailabilityZones": ANYTHING}, filters=ZONES
     ),
     "DescribeInstanceTypes": row(
         describe_instance_types,
         "InstanceTypes",
-        "IncludeUnsupportedInRegion",
+        tolerates={"IncludeUnsupportedInRegion": ANYTHING},
         filters=TYPES,
         pages=Pages(5, 100, not_with=("InstanceTypes",)),
     ),

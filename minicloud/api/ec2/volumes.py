@@ -7,6 +7,7 @@ from typing import Any
 from minicloud.api.ec2.common import render_tags
 from minicloud.api.listing import Pages
 from minicloud.api.matching import ShownFilters
+from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
@@ -127,15 +128,21 @@ def _render_status(one: volumes.VolumeStatus) -> dict[str, Any]:
 
 
 ROWS: Rows = {
-    "DescribeVolumes": row(describe_volumes, "VolumeIds", "IncludeManagedResources", filters=VOLUMES, pages=_PAGES),
+    "DescribeVolumes": row(
+        describe_volumes, "VolumeIds", tolerates={"IncludeManagedResources": ANYTHING}, filters=VOLUMES, pages=_PAGES
+    ),
     "DescribeVolumeStatus": row(
-        describe_volume_status, "VolumeIds", "IncludeManagedResources", filters=VOLUME_STATUSES, pages=_PAGES
+        describe_volume_status,
+        "VolumeIds",
+        tolerates={"IncludeManagedResources": ANYTHING},
+        filters=VOLUME_STATUSES,
+        pages=_PAGES,
     ),
     "DescribeVolumeAttribute": row(describe_volume_attribute, "VolumeId", "Attribute"),
     "DescribeVolumesModifications": row(
         describe_volumes_modifications,
         "VolumeIds",
-        "IncludeManagedResources",
+        tolerates={"IncludeManagedResources": ANYTHING},
         filters=_MODIFICATION_FILTERS,
         pages=Pages(1, 500),
     ),

@@ -158,4 +158,5 @@ def _type(shape: dict[str, Any]) -> str:
 def _support(shape: dict[str, Any]) -> str:
     values = shape.get("Values", [])
     shown = ", ".join(one if isinstance(one, str) else str(one).lower() for one in values)
-    return f"accepted: {shown}" if values else str(shape.get("Support", ""))
+    support = str(shape.get("Support", ""))
+    return f"accepted: {shown or 'any'}" if support == "accepted" else support
