@@ -11,6 +11,7 @@ from minicloud.cloud import images, imports
 from minicloud.cloud.context import Caller
 from minicloud.cloud.images import CopyRequest
 from minicloud.cloud.imports import DiskSource, ImportRequest
+from minicloud.errors import ApiError
 from minicloud.cloud.metadata_options import MetadataRequest
 from minicloud.model.states import InstanceState
 
@@ -63,8 +64,10 @@ def test_a_refused_launch_leaves_its_token_free(bare: BareCloud) -> None:
 
 @pytest.mark.parametrize("caller", [OTHER, Caller(ROOT.account_id, "lab-2")])
 def test_a_token_is_of_an_account_and_a_region(bare: BareCloud, caller: Caller) -> None:
-    imports.import_snapshot(bare.cloud, ROOT, import_request())
-    assert imports.import_snapshot(bare.cloud, caller, import_request()).task.account_id == caller.account_id
+    imports.import_snapshot(bare.cloud, ROOT, import_request(), find_source)
+    assert (
+        imports.import_snapshot(bare.cloud, caller, import_request(), find_source).task.account_id == caller.account_id
+    )
 
 
 def test_no_token_no_memory(bare: BareCloud) -> None:
@@ -119,8 +122,11 @@ def copy_request(**changes: Any) -> CopyRequest:
 
 
 def import_request(**changes: Any) -> ImportRequest:
-    source = DiskSource("file:///disks/a.qcow2", "/disks/a.qcow2", 100, False)
-    return ImportRequest(**{"source": source, "format": "qcow2", "client_token": "t", **changes})
+    return ImportRequest(**{"url": "file:///disks/a.qcow2", "format": "qcow2", "client_token": "t", **changes})
+
+
+def find_source(url: str) -> DiskSource:
+    return DiskSource(url, "/disks/a.qcow2", 100, False)
 
 
 def test_copies_of_an_image(bare: BareCloud) -> None:
@@ -132,23 +138,35 @@ def test_copies_of_an_image(bare: BareCloud) -> None:
 
 
 def test_imports(bare: BareCloud) -> None:
-    first = imports.import_snapshot(bare.cloud, ROOT, import_request())
+    first = imports.import_snapshot(bare.cloud, ROOT, import_request(), find_source)
     with bare.unchanged():
-        assert imports.import_snapshot(bare.cloud, ROOT, import_request()) == first
+        assert imports.import_snapshot(bare.cloud, ROOT, import_request(), find_source) == first
     with bare.refuses("IdempotentParameterMismatch"):
-        imports.import_snapshot(bare.cloud, ROOT, import_request(format="raw"))
+        imports.import_snapshot(bare.cloud, ROOT, import_request(format="raw"), find_source)
+
+
+def test_a_file_that_was_imported_may_be_gone_when_its_import_is_asked_for_again(bare: BareCloud) -> None:
+    def gone(_: str) -> DiskSource:
+        raise ApiError("InvalidParameterValue", "The URL of the disk image cannot be used: the file cannot be read.")
+
+    first = imports.import_snapshot(bare.cloud, ROOT, import_request(), find_source)
+    assert imports.import_snapshot(bare.cloud, ROOT, import_request(), gone) == first
+    with bare.refuses("IdempotentParameterMismatch"):
+        imports.import_snapshot(bare.cloud, ROOT, import_request(url="file:///disks/b.qcow2"), gone)
+    with bare.refuses("InvalidParameterValue"):
+        imports.import_snapshot(bare.cloud, ROOT, import_request(client_token="other"), gone)
 
 
 def test_another_boot_mode_is_another_import(bare: BareCloud) -> None:
-    first = imports.import_image(bare.cloud, ROOT, import_request(), "x86_64", "uefi")
-    assert imports.import_image(bare.cloud, ROOT, import_request(), "x86_64", "uefi") == first
+    first = imports.import_image(bare.cloud, ROOT, import_request(), find_source, "x86_64", "uefi")
+    assert imports.import_image(bare.cloud, ROOT, import_request(), find_source, "x86_64", "uefi") == first
     with bare.refuses("IdempotentParameterMismatch"):
-        imports.import_image(bare.cloud, ROOT, import_request(), "x86_64", None)
+        imports.import_image(bare.cloud, ROOT, import_request(), find_source, "x86_64", None)
 
 
 def test_one_token_may_serve_two_operations(bare: BareCloud) -> None:
     bare.run(client_token="t")
     images.copy_image(bare.cloud, ROOT, copy_request())
-    imports.import_snapshot(bare.cloud, ROOT, import_request())
-    imports.import_image(bare.cloud, ROOT, import_request(), "x86_64", None)
+    imports.import_snapshot(bare.cloud, ROOT, import_request(), find_source)
+    imports.import_image(bare.cloud, ROOT, import_request(), find_source, "x86_64", None)
     assert bare.store.read(lambda tx: tx.client_tokens.count()) == 4
