@@ -130,7 +130,7 @@ def test_unknown_tasks(bare: BareCloud, describe: Any, prefix: str) -> None:
 
 def test_the_spool_keeps_what_an_import_still_needs(bare: BareCloud) -> None:
     upload = DiskSource("file:///spool/one", "/spool/one", 1, True)
-    task = of_image(bare, source=upload).task
+    task = imports.import_image(bare.cloud, ROOT, wanted(url=upload.url), lambda _: upload, "x86_64", None).task
     of_image(bare)
     assert imports.spool_paths_in_use(bare.cloud) == {"/spool/one"}
     bare.store.write(lambda tx: tx.import_tasks.update(task.id, state=ImportTaskState.COMPLETED))

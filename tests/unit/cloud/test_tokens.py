@@ -11,8 +11,8 @@ from minicloud.cloud import images, imports
 from minicloud.cloud.context import Caller
 from minicloud.cloud.images import CopyRequest
 from minicloud.cloud.imports import DiskSource, ImportRequest
-from minicloud.errors import ApiError
 from minicloud.cloud.metadata_options import MetadataRequest
+from minicloud.errors import ApiError
 from minicloud.model.states import InstanceState
 
 DAY_SECONDS = 24 * 3600
