@@ -6,6 +6,7 @@ memory, but its volumes stay in its host's pool, so starting it again asks that 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -63,25 +64,28 @@ class HostUsage:
         )
 
 
-def choose_host(usages: Iterable[HostUsage], demand: Demand) -> HostUsage | None:
-    """Return the host that stays least loaded with one more such instance, None if none has room."""
-    fitting = [usage for usage in usages if usage.fits(demand)]
-    if not fitting:
-        return None
-    return min(fitting, key=lambda usage: (usage.with_one_more(demand).load(), usage.instances, usage.host.name))
-
-
 def choose_hosts(usages: Iterable[HostUsage], demand: Demand, max_count: int) -> list[HostUsage]:
-    """Return a host for each instance, as many as fit but at most `max_count`, spread over the hosts."""
-    current = {usage.host.id: usage for usage in usages}
+    """Return a host for each instance, as many as fit but at most `max_count`, spread over the hosts.
+
+    Each goes where it leaves the host least loaded, given the ones before it.
+    """
+    heap = [(*_rank(usage, demand), usage) for usage in usages if usage.fits(demand)]
+    heapq.heapify(heap)
     chosen: list[HostUsage] = []
-    while len(chosen) < max_count:
-        best = choose_host(current.values(), demand)
-        if best is None:
-            break
-        chosen.append(best)
-        current[best.host.id] = best.with_one_more(demand)
+    while heap and len(chosen) < max_count:
+        usage = heap[0][-1]
+        chosen.append(usage)
+        usage = usage.with_one_more(demand)
+        if usage.fits(demand):
+            heapq.heapreplace(heap, (*_rank(usage, demand), usage))
+        else:
+            heapq.heappop(heap)
     return chosen
+
+
+def _rank(usage: HostUsage, demand: Demand) -> tuple[float, int, str]:
+    """Order hosts by how loaded they are with one more instance. Names are unique, so no two are equal."""
+    return (usage.with_one_more(demand).load(), usage.instances, usage.host.name)
 
 
 def host_usages(tx: Tx, config: Config, hosts: Iterable[Host]) -> list[HostUsage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from support.bare_cloud import ROOT, BareCloud
 
 from minicloud.cloud import hosts
 from minicloud.cloud.instance_types import instance_store_bytes
-from minicloud.cloud.placement import Demand, HostUsage, choose_host, choose_hosts
+from minicloud.cloud.placement import Demand, HostUsage, choose_hosts
 from minicloud.model.plans import GIB
 from minicloud.model.states import HostState, InstanceState, Intent
 
@@ -28,6 +29,10 @@ def names(chosen: list[HostUsage]) -> list[str]:
 
 ROOM = Demand(8, 8192, 100 * GIB)
 SMALL = Demand(2, 512, 8 * GIB)
+
+
+def choose_host(usages: list[HostUsage], demand: Demand) -> HostUsage | None:
+    return next(iter(choose_hosts(usages, demand, 1)), None)
 
 
 def test_instances_spread_over_equal_hosts() -> None:
@@ -171,3 +176,25 @@ def test_fewer_than_the_minimum_is_nothing_at_all(bare: BareCloud) -> None:
     with bare.refuses("InsufficientInstanceCapacity", "(lab-1b)", status=500):
         bare.run(min_count=17, max_count=20, zone="lab-1b")
     assert len(bare.run(min_count=16, max_count=20).instances) == 16
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 80), st.integers(0, 5)), min_size=1, max_size=6),
+    st.integers(1, 60),
+)
+def test_a_fleet_is_spread_as_one_instance_after_the_other_would_be(
+    used: list[tuple[int, int, int]], count: int
+) -> None:
+    usages = [
+        replace(usage(n, ROOM), used=Demand(vcpus, memory_gib * 1024, 0), instances=instances)
+        for n, (vcpus, memory_gib, instances) in enumerate(used, start=1)
+    ]
+    expected, current = [], {one.host.name: one for one in usages}
+    for _ in range(count):
+        fitting = [one for one in current.values() if one.fits(SMALL)]
+        if not fitting:
+            break
+        best = min(fitting, key=lambda one: (one.with_one_more(SMALL).load(), one.instances, one.host.name))
+        expected.append(best.host.name)
+        current[best.host.name] = best.with_one_more(SMALL)
+    assert names(choose_hosts(usages, SMALL, count)) == expected
