@@ -115,9 +115,17 @@ def _render_devices(view: InstanceView) -> list[dict[str, Any]]:
         }
         for attachment, volume in view.attachments
     ]
-    return volumes + [
+    ephemeral: list[dict[str, Any]] = [
         {"DeviceName": disk.device_name, "VirtualName": disk.virtual_name} for disk in view.instance.ephemeral_disks
     ]
+    present = {one["DeviceName"] for one in volumes + ephemeral}
+    # What the image would bring and this instance has not; one that has ended has nothing to compare.
+    absent = [
+        {"DeviceName": device.device_name, "NoDevice": ""}
+        for device in (view.image.block_devices if view.image and volumes else ())
+        if device.device_name not in present
+    ]
+    return volumes + ephemeral + absent
 
 
 ROWS: Rows = {

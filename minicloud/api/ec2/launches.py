@@ -55,6 +55,8 @@ TOLERATES: dict[str, tuple[object, ...]] = {
     "CapacityReservationSpecification.CapacityReservationPreference": ("open", "none"),
     "InstanceMarketOptions.MarketType": ("on-demand",),
     "MaintenanceOptions.AutoRecovery": ("default",),
+    # Nothing throttles a burstable instance.
+    "CreditSpecification.CpuCredits": ("unlimited",),
     "PrivateDnsNameOptions.HostnameType": ("ip-name",),
     "PrivateDnsNameOptions.EnableResourceNameDnsARecord": (False,),
     "PrivateDnsNameOptions.EnableResourceNameDnsAAAARecord": (False,),

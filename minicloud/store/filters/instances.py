@@ -211,7 +211,8 @@ INSTANCES = FilterSet(
         "metadata-options.state": text(
             case(
                 (_IS_PENDING, literal("pending")),
-                else_=JsonMember(_instances.metadata_options, literal("state")),
+                # An older minicloud wrote none.
+                else_=func.coalesce(JsonMember(_instances.metadata_options, literal("state")), literal("applied")),
             )
         ),
         "monitoring-state": text(

@@ -10,6 +10,8 @@ from botocore.exceptions import ClientError
 from support import front as build
 from support import rows as make
 
+from minicloud.model.resources import BlockDevice
+
 Refused = Callable[..., ClientError]
 Run = Callable[..., dict[str, Any]]
 
@@ -33,6 +35,11 @@ def test_nothing_throttles_burstable_instances(ec2: Any, run: Run, refused: Refu
         ec2.describe_instance_credit_specifications,
         InstanceIds=[small, make.number("i", 0xABC)],
     )
+
+
+def test_a_launch_may_ask_for_what_burstable_instances_get_anyway(run: Run, refused: Refused) -> None:
+    launch(run, CreditSpecification={"CpuCredits": "unlimited"})
+    refused("UnsupportedOperation", run, CreditSpecification={"CpuCredits": "standard"})
 
 
 def test_credit_specifications_are_filtered_and_paged(
@@ -124,6 +131,19 @@ def test_launch_template_data_launches_another_like_it(front: build.Front, ec2: 
     assert again == data
 
 
+def test_launch_template_data_leaves_out_what_the_instance_left_out(front: build.Front, ec2: Any, run: Run) -> None:
+    more = (*build.image().block_devices, BlockDevice("/dev/sdf", size_gib=1))
+    front.cloud.store.write(lambda tx: tx.images.update(build.IMAGE_ID, block_devices=more))
+    data = ec2.get_launch_template_data(
+        InstanceId=launch(run, BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "NoDevice": ""}])
+    )["LaunchTemplateData"]
+    (mapping,) = run(**data)["Instances"][0]["BlockDeviceMappings"]
+    assert mapping["DeviceName"] == "/dev/sda1"
+    # One that has the device, on the other hand, gives it on.
+    data = ec2.get_launch_template_data(InstanceId=launch(run))["LaunchTemplateData"]
+    assert len(run(**data)["Instances"][0]["BlockDeviceMappings"]) == 2
+
+
 def test_launch_template_data_of_the_plainest_instance(front: build.Front, ec2: Any, run: Run) -> None:
     data = ec2.get_launch_template_data(InstanceId=launch(run))["LaunchTemplateData"]
     assert "UserData" not in data and "KeyName" not in data and "TagSpecifications" not in data
@@ -136,3 +156,4 @@ def test_launch_template_data_of_a_terminated_instance(front: build.Front, ec2: 
     build.settle(front.cloud)
     data = ec2.get_launch_template_data(InstanceId=instance_id)["LaunchTemplateData"]
     assert data["InstanceType"] == "t3.nano"
+    launch(run, **data)
