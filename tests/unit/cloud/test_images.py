@@ -288,7 +288,7 @@ def test_only_an_available_image_is_copied_or_launched(bare: BareCloud, state: I
 def test_a_private_image_does_not_exist_for_others(bare: BareCloud) -> None:
     assert seen(bare, OTHER) == []
     with bare.refuses("InvalidAMIID.NotFound", f"The image id '[{IMAGE_ID}]' does not exist"):
-        images.describe_images(bare.cloud, OTHER, [IMAGE_ID], [], []).items
+        images.describe_images(bare.cloud, OTHER, [IMAGE_ID], [], [])
     for change in (
         lambda: images.deregister_image(bare.cloud, OTHER, IMAGE_ID),
         lambda: images.set_description(bare.cloud, OTHER, IMAGE_ID, "mine now"),
@@ -326,7 +326,7 @@ def test_images_of_another_region_do_not_exist(bare: BareCloud) -> None:
     images.modify_launch_permissions(bare.cloud, ROOT, IMAGE_ID, EVERYBODY, NOBODY)
     assert seen(bare, ELSEWHERE) == []
     with bare.refuses("InvalidAMIID.NotFound"):
-        images.describe_images(bare.cloud, ELSEWHERE, [IMAGE_ID], [], []).items
+        images.describe_images(bare.cloud, ELSEWHERE, [IMAGE_ID], [], [])
 
 
 def test_images_are_found_by_owner_and_by_who_may_launch_them(bare: BareCloud) -> None:
@@ -414,7 +414,7 @@ def test_a_deregistered_image_is_gone_but_for_its_instances(bare: BareCloud) -> 
     assert seen(bare, ROOT) == seen(bare, OTHER) == []
     assert bare.tags(IMAGE_ID) == {}
     with bare.refuses("InvalidAMIID.NotFound"):
-        images.describe_images(bare.cloud, ROOT, [IMAGE_ID], [], []).items
+        images.describe_images(bare.cloud, ROOT, [IMAGE_ID], [], [])
     with bare.refuses("InvalidAMIID.Unavailable"):
         bare.run()
     with bare.refuses("InvalidAMIID.Unavailable"):
