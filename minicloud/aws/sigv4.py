@@ -50,6 +50,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+\Z")
 _PART = "([\x21-\x2e\x30-\x7e]{1,128})"  # printable and no slash
 _SCOPE = re.compile(f"{_PART}/{_PART}/{_PART}/{_PART}/{_TERMINATOR}\\Z")
 _REGION = re.compile(r"[a-z]+(-[a-z0-9]+)*-[0-9]+\Z")
+_WHITE = " \t"  # of HTTP; text read as Latin-1 may have what Python also takes for white space
 _NOBODYS_SECRET = "-" * 40  # what the signature of an unknown key is computed with
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
@@ -297,7 +298,7 @@ def _read_claim(request: Request, query: list[tuple[bytes, bytes]], errors: _Com
     if in_header:
         if len(in_header) > 1:
             raise errors.incomplete("The request has more than one Authorization header.")
-        return _read_authorization(request, in_header[0].strip(), errors)
+        return _read_authorization(request, in_header[0].strip(_WHITE), errors)
     if names & {b"SignatureVersion", b"Signature"} or b"SignatureVersion=" in request.body:
         raise errors.incomplete(
             "Signature versions before 4 are not supported. Sign the request with AWS Signature Version 4 "
@@ -312,12 +313,12 @@ def _read_authorization(request: Request, header: str, errors: _CommonErrors) ->
         raise errors.incomplete(f"Unsupported AWS 'algorithm': '{clip(algorithm)}'. Use {ALGORITHM}.")
     parts: dict[str, str] = {}
     for part in rest.split(","):
-        name, separator, value = part.strip().partition("=")
+        name, separator, value = part.strip(_WHITE).partition("=")
         if not separator or name in parts:
             raise errors.incomplete(
                 "The Authorization header is malformed: it needs Credential, SignedHeaders and Signature, once each."
             )
-        parts[name] = value.strip()
+        parts[name] = value.strip(_WHITE)
     for name in ("Credential", "SignedHeaders", "Signature"):
         if not parts.get(name):
             raise errors.incomplete(f"Authorization header requires '{name}' parameter.")
@@ -415,7 +416,7 @@ def _one_header(request: Request, name: str, errors: _CommonErrors) -> str | Non
     values = request.headers.all(name)
     if len(values) > 1:
         raise errors.incomplete(f"The request has more than one {name} header.")
-    return values[0].strip() if values else None
+    return values[0].strip(_WHITE) if values else None
 
 
 def _header_timestamp(request: Request, errors: _CommonErrors) -> str:
