@@ -225,10 +225,10 @@ class RawGuest:
     def console(self) -> str:
         return self.console_file.read_bytes().decode(errors="replace") if self.console_file.exists() else ""
 
-    def wait_console(self, text: str, timeout_seconds: float = 60) -> None:
+    def wait_console(self, text: str, timeout_seconds: float = 180) -> None:
         self.wait(lambda: text in self.console(), f"{text!r} on the console", timeout_seconds)
 
-    def wait_ssh(self, timeout_seconds: float = 60) -> float:
+    def wait_ssh(self, timeout_seconds: float = 180) -> float:
         """Wait for the SSH server's greeting; returns seconds since QEMU was started."""
 
         def greeted() -> bool:

@@ -118,6 +118,18 @@ def test_tiny_fills_a_larger_volume(tiny: Path, make_guest: Callable[..., Any]) 
     assert 2900 < mebibytes < 3 * 1024
 
 
+def test_tiny_starts_on_one_processor_and_ends_up_with_all(tiny: Path, make_guest: Callable[..., Any]) -> None:
+    guest = make_guest(tiny)
+    guest.start("-smp", "2")
+    guest.wait_ssh()
+    guest.wait_console("tiny: ready in")
+    assert guest.ssh("nproc") == "2"
+    assert "maxcpus=1" in guest.ssh("cat /proc/cmdline").split()
+    guest.ssh("(sleep 0.2; reboot) >/dev/null 2>&1 &")
+    guest.wait_console("tiny: boot 2 of this disk")
+    assert guest.ssh("nproc") == "2"
+
+
 def test_tiny_without_metadata_still_comes_up(tiny: Path, make_guest: Callable[..., Any]) -> None:
     guest = make_guest(tiny)
     guest.metadata.tree = {}
