@@ -24,6 +24,8 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from support import e2e
 
+from minicloud.hosts.libvirt_host import CALL_SECONDS, MONITOR_SECONDS
+
 KILLS = 50
 MAX_GUESTS = 3
 # A launch takes most of a second; a termination, less.
@@ -220,12 +222,17 @@ def kill_libvirtd(cloud: Any, host: str) -> None:
 def test_the_session_of_a_host_is_killed_while_it_works(desk: Desk) -> None:
     cloud = desk.cloud
     host = e2e.host_names(cloud)["lab-1a"]
-    instance_id = desk.launch(str(uuid.uuid4()), "lab-1a")
     kills = 0
-    while e2e.task_rows(cloud)[instance_id]["step"] != "watch" and kills < 3:
-        kills += kill_sessions(cloud, host)
+    launched: list[str] = []
+    # A launch may be over before it is looked at.
+    while not kills and len(launched) < 5:
+        e2e.terminate(cloud, launched[-1:])
+        instance_id = desk.launch(str(uuid.uuid4()), "lab-1a")
+        launched.append(instance_id)
+        while e2e.task_rows(cloud)[instance_id]["step"] != "watch" and kills < 3:
+            kills += kill_sessions(cloud, host)
+        e2e.wait_state(cloud, [instance_id], "running")
     assert kills > 0
-    e2e.wait_state(cloud, [instance_id], "running")
     e2e.assert_single(cloud)
     desk.guest(instance_id).wait()
     # And while nothing is asked of it: the next request opens another.
@@ -259,13 +266,13 @@ def test_a_hung_guest_holds_nobody_else_up(desk: Desk) -> None:
         desk.ec2.stop_instances(InstanceIds=[hung])
         during = latencies(desk, other)
         print(f"median, worst: {summary(before)} before, {summary(during)} with a hung guest")
-        assert statistics.median(during) < 3 * statistics.median(before) + 0.05
-        assert max(during) < 2.0
+        # What waits for the hung one waits for as long as its monitor is waited for.
+        assert max(during) < MONITOR_SECONDS
         # Its neighbour on the host lives its life.
         started = time.monotonic()
         third = desk.running("lab-1a")
         print(f"a launch beside it took {time.monotonic() - started:.2f} s")
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < CALL_SECONDS
         desk.guest(other).run("true")
         e2e.terminate(cloud, [third])
         desk.ec2.terminate_instances(InstanceIds=[hung])

@@ -12,7 +12,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,8 +35,6 @@ STORE_BYTES = 47684 * 1024**2
 STORE_DEVICE = "/dev/disk/by-id/virtio-ephemeral0"
 # A lab that was kept remembers the tokens of earlier runs.
 TOKEN = f"main-job-{uuid.uuid4()}"
-# The bound is a second; a busy machine that emulates its guests gets a second more.
-EVENT_SECONDS = 2.0
 IMDS = "http://169.254.169.254/latest"
 QUICK = {"Delay": 1, "MaxAttempts": 180}
 
@@ -255,9 +252,13 @@ def test_metadata_of_an_instance_that_demands_tokens(job: Job) -> None:
 def put_token(guest: Guest, seconds: int) -> str:
     """Take a token: busybox's wget cannot PUT, its nc can, and wants its input held open."""
     request = rf"PUT /latest/api/token HTTP/1.0\r\nX-aws-ec2-metadata-token-ttl-seconds: {seconds}\r\n\r\n"
-    reply = guest.run(f"(printf '{request}'; sleep 1) | nc 169.254.169.254 80")
-    assert " 200 " in reply.splitlines()[0]
-    return reply.splitlines()[-1]
+
+    def ask() -> str | None:
+        lines = guest.run(f"(printf '{request}'; sleep 1) | nc 169.254.169.254 80").splitlines()
+        return lines[-1] if lines and " 200 " in lines[0] else None
+
+    # A busy machine may answer when nobody listens any more.
+    return e2e.until("a token", ask, e2e.GUEST_SECONDS)
 
 
 def get(token: str) -> str:
@@ -284,7 +285,7 @@ def test_the_way_out_leads_through_the_public_address(job: Job) -> None:
     server = job.cloud.popen("controller", ["python3", "-c", script], stdout=subprocess.PIPE)
     try:
         assert server.stdout.readline() == "ready\n"
-        job.guest(job.one).run(f"(echo out; sleep 1) | nc -w 5 {address} 9999")
+        job.guest(job.one).run(f"(echo out; sleep 1) | nc -w 30 {address} 9999")
         assert server.communicate(timeout=30)[0].split() == [job.describe(job.one)["PublicIpAddress"], "out"]
     finally:
         server.kill()
@@ -307,7 +308,7 @@ def test_the_default_group_lets_in_ssh_and_its_own_members_only(job: Job) -> Non
             pass
     ping = subprocess.run(["ping", "-c", "1", "-W", "2", other.address], stdout=subprocess.DEVNULL, check=False)
     assert ping.returncode == 1
-    assert one.attempt(f"ping -c 1 -W 5 {inside}").returncode == 0
+    one.wait(f"ping -c 1 -W 5 {inside}")
 
 
 def test_console_output(job: Job) -> None:
@@ -367,12 +368,9 @@ def test_a_stop_keeps_the_volume_and_loses_the_instance_store(job: Job) -> None:
 def test_a_guest_that_powers_off_is_stopped_at_once(job: Job) -> None:
     guest = job.guest(job.one)
     _, qemu = e2e.qemu_of(job.cloud, job.one)
-    with e2e.watched_process(qemu) as wait_end:
+    with e2e.told_by_event(job.cloud, job.one, "stopped"), e2e.watched_process(qemu) as wait_end:
         guest.attempt("poweroff")
-        ended = wait_end(60)
-    told = e2e.wait_state(job.cloud, [job.one], "stopped")
-    print(f"stopped {told - ended:.2f} s after QEMU ended")
-    assert told - ended < EVENT_SECONDS
+        wait_end(60)
     instance = job.describe(job.one)
     assert instance["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
     assert instance["StateTransitionReason"] == ""
@@ -381,11 +379,8 @@ def test_a_guest_that_powers_off_is_stopped_at_once(job: Job) -> None:
 def test_an_instance_whose_qemu_is_killed_is_stopped_at_once(job: Job) -> None:
     job.guest(job.other)
     _, qemu = e2e.qemu_of(job.cloud, job.other)
-    killed = time.monotonic()
-    os.kill(qemu, signal.SIGKILL)
-    told = e2e.wait_state(job.cloud, [job.other], "stopped")
-    print(f"stopped {told - killed:.2f} s after QEMU was killed")
-    assert told - killed < EVENT_SECONDS
+    with e2e.told_by_event(job.cloud, job.other, "stopped"):
+        os.kill(qemu, signal.SIGKILL)
     instance = job.describe(job.other)
     assert instance["StateReason"]["Code"] == "Server.InternalError"
     assert instance["StateTransitionReason"].startswith("Server.InternalError")
@@ -397,12 +392,9 @@ def test_an_instance_whose_qemu_is_killed_is_stopped_at_once(job: Job) -> None:
 def test_a_guest_that_powers_off_is_terminated_if_it_was_launched_so(job: Job) -> None:
     guest = job.guest(job.store)
     _, qemu = e2e.qemu_of(job.cloud, job.store)
-    with e2e.watched_process(qemu) as wait_end:
+    with e2e.told_by_event(job.cloud, job.store, "terminated"), e2e.watched_process(qemu) as wait_end:
         guest.attempt("poweroff")
-        ended = wait_end(60)
-    told = e2e.wait_state(job.cloud, [job.store], "terminated")
-    print(f"terminated {told - ended:.2f} s after QEMU ended")
-    assert told - ended < EVENT_SECONDS
+        wait_end(60)
     assert job.describe(job.store)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
 
 

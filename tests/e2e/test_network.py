@@ -289,7 +289,7 @@ _LOOKUP = """
 import socket, struct, sys
 name = b"".join(bytes([len(p)]) + p.encode() for p in sys.argv[2].split(".")) + b"\\0"
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(2)
+s.settimeout(30)
 s.sendto(struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + name + struct.pack("!2H", 1, 1), (sys.argv[1], 53))
 data = s.recv(512)
 if struct.unpack("!H", data[6:8])[0]:
@@ -406,7 +406,7 @@ def arrivals(net: Net, guest: Guest, frames: list[bytes], source: tuple[str | No
         last = ipv4(guest.plan, sport=4444, dport=5555)
         send(net, *(source or (guest.name, "eth0")), frames)
         send(net, guest.name, "eth0", [last])
-        output, _ = watch.communicate(timeout=10)
+        output, _ = watch.communicate(timeout=60)
     # The guest's own kernel may be talking at this moment, too.
     seen = [bytes.fromhex(line) for line in output.split()]
     return [frame for frame in seen if any(_is_same(frame, one) for one in frames)]
@@ -459,7 +459,7 @@ def hearing(net: Net, guest: Guest, sender: str | None, interface: str, frames: 
         # What ends the watch is for the guest and comes from its router.
         end = mac(guest.plan["mac"]) + ROUTER_MAC + ipv4(guest.plan, sport=4444, dport=5555)[12:]
         send(net, net.router, guest.plan["subnet"]["router_veth"], [end])
-        output, _ = watch.communicate(timeout=10)
+        output, _ = watch.communicate(timeout=60)
     heard = [bytes.fromhex(line) for line in output.split()]
     return [frame for frame in heard if frame in frames]
 
@@ -489,7 +489,7 @@ def test_nothing_from_a_bridge_gets_into_the_host(net: Net) -> None:
         net.host.run(sys.executable, "-c", program, (bridge + ROUTER_MAC + frame[12:]).hex(), netns=net.router)
         end = f"import socket; socket.socket(2, 2).sendto(b'end', ('{HOST_IP}', 6000))"
         net.host.run(sys.executable, "-c", end)
-        assert server.communicate(timeout=10)[0].split() == [HOST_IP]
+        assert server.communicate(timeout=60)[0].split() == [HOST_IP]
 
 
 def test_nothing_of_the_host_itself_gets_onto_a_bridge(net: Net) -> None:
@@ -513,7 +513,7 @@ def test_a_segment_of_no_connection_is_not_forwarded(net: Net) -> None:
         assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
         send(net, net.plain.name, "eth0", [stray])
         net.plain.run(sys.executable, "-c", _CONNECT_FROM, net.public.ip, str(SSH), "4444")
-        output, _ = watch.communicate(timeout=10)
+        output, _ = watch.communicate(timeout=60)
     heard = [bytes.fromhex(line) for line in output.split()]
     assert not [frame for frame in heard if frame[34:38] == struct.pack("!2H", 5000, SSH)]
 
@@ -537,7 +537,7 @@ def test_a_router_speaks_to_the_host_under_its_own_addresses_only(net: Net) -> N
     with net.host.popen(*argv, netns="outside", stdout=subprocess.PIPE) as watch:
         assert watch.stdout is not None and watch.stdout.readline() == "watching\n"
         send(net, net.router, router["router_transit_veth"], [gateway + ROUTER_MAC + frame[12:] for frame in frames])
-        output, _ = watch.communicate(timeout=10)
+        output, _ = watch.communicate(timeout=60)
     heard = [bytes.fromhex(line) for line in output.split()]
     assert not [frame for frame in heard if frame[34:38] == struct.pack("!2H", 7, 5555)]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minicloud.cli.client import DaemonUnreachableError, Door
+from minicloud.controller.events import SURVEY_SECONDS
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ GUEST_SECONDS = 120.0
 STATE_SECONDS = 120.0
 DAEMON_SECONDS = 60.0
 GLANCE_SECONDS = 0.02
+SURVEY_WORDS = "not as their rows say"
 # Of one daemon with one host: events, and a few for calls.
 MAX_LIBVIRT_CONNECTIONS = 8
 
@@ -91,6 +93,25 @@ def wait_state(cloud: Any, ids: list[str], state: str, timeout_seconds: float = 
     """Wait until every instance is in a state; return when (time.monotonic) that was told."""
     wait_for(cloud, ids, lambda one: one["State"] == state, timeout_seconds)
     return time.monotonic()
+
+
+@contextlib.contextmanager
+def told_by_event(cloud: Any, instance_id: str, state: str) -> Iterator[None]:
+    """Wait after the block until an instance is in a state, which an event of its host leads to; fail if a survey, the
+    safety net for lost events, had to find out.
+
+    The survey names in the daemon's log what it finds. It may also find it first just while the event is on its way:
+    what was told as soon as a survey hardly ever comes is taken to be the event's.
+    """
+    offset = cloud.log.stat().st_size
+    yield
+    began = time.monotonic()
+    took = wait_state(cloud, [instance_id], state) - began
+    print(f"{instance_id}: {state} {took:.2f} s later")
+    with cloud.log.open("rb") as log:
+        log.seek(offset)
+        found = [line for line in log.read().decode().splitlines() if SURVEY_WORDS in line and instance_id in line]
+    assert not found or took < SURVEY_SECONDS / 8, f"no event in {took:.0f} s: {found}"
 
 
 def start_daemon_at_once(cloud: Any) -> None:

@@ -301,7 +301,7 @@ def is_shut_out(host: ScratchHost, netns: str | None, address: str, port: int) -
     return reach(host, netns, address, port, 0.4) is None
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> float:
+def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> float:
     """Wait for what no event tells of; return how long it took. Raises AssertionError."""
     started = time.monotonic()
     while not holds():
