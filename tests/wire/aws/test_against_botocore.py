@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from botocore.awsrequest import HeadersDict
 from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel, Shape
 from botocore.parsers import create_parser
@@ -71,6 +73,12 @@ OPERATIONS = {
     "iam": ["ListAccountAliases", "CreateRole", "GetAccountSummary", "SimulateCustomPolicy"],
     "autoscaling": ["CreateAutoScalingGroup", "DescribeAutoScalingGroups"],
 }
+# AWS JSON: what SSM speaks, and CloudWatch besides query.
+JSON_OPERATIONS = {
+    "cloudwatch": OPERATIONS["cloudwatch"],
+    "ssm": ["DescribeParameters", "GetParameter", "GetParameters", "GetParametersByPath"],
+}
+EVERY_JSON_OPERATION = [(service, name) for service, names in JSON_OPERATIONS.items() for name in names]
 EVERY_OPERATION = [(service, name) for service, names in OPERATIONS.items() for name in names]
 
 # Whatever XML can carry; surrogates and most control characters cannot.
@@ -84,7 +92,7 @@ WHOLE_SECONDS = st.integers(-2_000_000_000, 5_000_000_000)
 
 @cache
 def catalog() -> Catalog:
-    return load_catalog(OPERATIONS)
+    return load_catalog({**OPERATIONS, **JSON_OPERATIONS})
 
 
 @cache
@@ -234,6 +242,30 @@ def test_the_json_door_agrees_with_the_query_protocol(service: str, operation: s
     echo = type(known)(known.name, known.service, known.input, known.input, None)
 
     assert parse_json(known, render_json(echo, parameters)) == parameters
+
+
+def json_request(written: dict[str, Any]) -> Request:
+    headers = [(name.encode(), value.encode()) for name, value in written["headers"].items()]
+    return Request.build("POST", b"/", b"", headers, written["body"])
+
+
+@pytest.mark.parametrize(("service", "operation"), EVERY_JSON_OPERATION)
+@FAST
+@given(data=st.data())
+def test_json_requests_and_replies_are_botocore_s(service: str, operation: str, data: st.DataObject) -> None:
+    model = model_of(service, operation)
+    parameters = data.draw(values(model.input_shape, speech="reply"))
+    written = create_serializer("json", False).serialize_to_request(parameters, model)
+    call = choose_call(json_request(written), catalog())
+    assert call.operation is catalog().operation(service, operation)
+    assert call.parse() == parameters
+
+    output = data.draw(values(model.output_shape, speech="reply")) if model.output_shape else {}
+    reply = call.reply(output, "request-1")
+    answer = {"body": reply.body, "headers": HeadersDict(reply.headers), "status_code": reply.status}
+    parsed = create_parser("json").parse(answer, model.output_shape)
+    assert parsed.pop("ResponseMetadata")["RequestId"] == "request-1"
+    assert parsed == output
 
 
 @pytest.mark.parametrize("service", ["ec2", "sts", "cloudwatch"])
