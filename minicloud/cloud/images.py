@@ -274,6 +274,9 @@ def describe_images(
             conditions.append(filters.owned_by(owned_by))
         if users:
             conditions.append(filters.launchable_by(users - {ALL}, ALL in users))
+        if any(one.name.startswith("tag") for one in asked.filters):
+            # An owner's tags are shown to nobody else, so nobody else finds images by them.
+            conditions.append(filters.owned_by([caller.account_id]))
         found = tx.images.search(filters.IMAGES, asked, *conditions, **scope)
         return Found(_view(tx, caller, found.items), found.after)
 

@@ -23,6 +23,30 @@ def naive_matches(pattern: str, text: str) -> bool:
     return text[:1] == first and naive_matches(rest, text[1:])
 
 
+def table_matches(pattern: str, text: str) -> bool:
+    """The definition as a table, for what is too long for the recursive one."""
+    parts: list[tuple[str, bool]] = []
+    at = 0
+    while at < len(pattern):
+        if pattern[at] == "\\":
+            parts.append((pattern[at + 1] if at + 1 < len(pattern) else "\\", False))
+            at += 2
+        else:
+            parts.append((pattern[at], pattern[at] in "*?"))
+            at += 1
+    row = [True] + [False] * len(text)
+    for part, wild in parts:
+        before, row = row, [False] * (len(text) + 1)
+        for end in range(len(text) + 1):
+            if wild and part == "*":
+                row[end] = before[end] or (end > 0 and row[end - 1])
+            elif wild:
+                row[end] = before[end] or (end > 0 and before[end - 1])
+            else:
+                row[end] = end > 0 and before[end - 1] and text[end - 1] == part
+    return row[-1]
+
+
 # NUL is in no text that the cloud holds (see minicloud/api/listing.py), and half of a surrogate pair is no text.
 _ANY = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 _CHARACTERS = st.one_of(st.sampled_from(ALPHABET), st.sampled_from("ab"), _ANY)

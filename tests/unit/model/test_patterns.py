@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.patterns import PATTERNS, SPECIAL, TEXTS, naive_matches
+from support.patterns import PATTERNS, SPECIAL, TEXTS, naive_matches, table_matches
 
 from minicloud.model import patterns
 from minicloud.model.patterns import matches, parse_pattern
@@ -162,13 +162,13 @@ def test_a_hostile_pattern_costs_as_much_as_the_text_is_long(pattern: str, monke
 @pytest.mark.parametrize("pattern", HOSTILE, ids=lambda one: one[:6])
 def test_a_hostile_pattern_still_means_what_it_says(pattern: str) -> None:
     for text in ("", "a" * 10, "a" * 255, "a" * 254 + "b", "b" * 300, "*" * 127):
-        assert parse_pattern(pattern).matches(text) is dynamic_matches(pattern, text)
+        assert parse_pattern(pattern).matches(text) is table_matches(pattern, text)
 
 
 @settings(max_examples=300, deadline=None)
 @given(PATTERNS, TEXTS)
 def test_the_two_models_agree(pattern: str, text: str) -> None:
-    assert dynamic_matches(pattern, text) is naive_matches(pattern, text)
+    assert table_matches(pattern, text) is naive_matches(pattern, text)
 
 
 def escape(text: str) -> str:
@@ -191,30 +191,6 @@ def like(pattern: str, text: str) -> bool:
         return begin < len(text) and pattern[at + step - 1] == text[begin] and rest(at + step, begin + 1)
 
     return rest(0, 0)
-
-
-def dynamic_matches(pattern: str, text: str) -> bool:
-    """The definition as a table, for what is too long for the recursive one."""
-    parts: list[tuple[str, bool]] = []
-    at = 0
-    while at < len(pattern):
-        if pattern[at] == "\\":
-            parts.append((pattern[at + 1] if at + 1 < len(pattern) else "\\", False))
-            at += 2
-        else:
-            parts.append((pattern[at], pattern[at] in "*?"))
-            at += 1
-    row = [True] + [False] * len(text)
-    for part, wild in parts:
-        before, row = row, [False] * (len(text) + 1)
-        for end in range(len(text) + 1):
-            if wild and part == "*":
-                row[end] = before[end] or (end > 0 and row[end - 1])
-            elif wild:
-                row[end] = before[end] or (end > 0 and before[end - 1])
-            else:
-                row[end] = end > 0 and before[end - 1] and text[end - 1] == part
-    return row[-1]
 
 
 def test_the_alphabet_holds_what_databases_treat_specially() -> None:
