@@ -72,7 +72,7 @@ class ServerTls:
             public_key = leaf.public_key()
         except (ValueError, UnsupportedAlgorithm) as error:
             raise self._refusal(
-                "tls_certificate", f"{self._certificate_path} holds no certificate in PEM: {error}"
+                "tls_certificate", f"{self._certificate_path} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)"
             ) from error
         pem = self._read("tls_key", self._key_path)
         try:
@@ -82,7 +82,9 @@ class ServerTls:
                 "tls_key", f"{self._key_path} is encrypted: the daemon has nobody to ask for its password"
             ) from error
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise self._refusal("tls_key", f"{self._key_path} holds no private key in PEM: {error}") from error
+            raise self._refusal(
+                "tls_key", f"{self._key_path} holds no private key in PEM (-----BEGIN PRIVATE KEY-----)"
+            ) from error
         if _spki(key.public_key()) != _spki(public_key):
             raise self._refusal(
                 "tls_key",

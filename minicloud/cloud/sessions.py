@@ -2,8 +2,9 @@
 
 A session has no row. Its token is a seal that carries the access key id, the secret, whom it speaks for and when that
 ends, so it works until then whatever happens to the daemon, and nothing piles up; it cannot be revoked before, as on
-AWS. There is no IAM: every role name of the own account may be assumed and may do what the account may. Refuses session
-policies, tags and MFA with everything else that a row of the operation table does not declare (api/sts.py).
+AWS. There is no IAM: every role name of the own account may be assumed, also by its root (to whom AWS denies it, having
+users), and may do what the account may. Refuses session policies, tags and MFA with everything else that a row of the
+operation table does not declare (api/sts.py).
 
 Source: AWS STS API Reference, GetSessionToken and AssumeRole; IAM User Guide, "Unique identifiers".
 """

@@ -70,6 +70,13 @@ def test_a_token_is_still_known_for_what_it_was_after_its_end(empty: BareCloud) 
     assert sessions.open_session(empty.cloud, made.access_key_id, made.session_token) is not None
 
 
+def test_a_session_outlives_the_daemon_that_gave_it_out(empty: BareCloud) -> None:
+    made = sessions.get_session_token(empty.cloud, ROOT, 900)
+    restarted = replace(empty.cloud, random_bytes=secrets.token_bytes)
+    assert restarted.seals is not empty.cloud.seals
+    assert sessions.open_session(restarted, made.access_key_id, made.session_token) is not None
+
+
 def test_an_assumed_role_speaks_for_itself(empty: BareCloud) -> None:
     made = sessions.assume_role(empty.cloud, ROOT, f"arn:aws:iam::{ROOT.account_id}:role/a/path/deploy", "me@host", 900)
     assert made.arn == f"arn:aws:sts::{ROOT.account_id}:assumed-role/deploy/me@host"
