@@ -6,11 +6,13 @@ thing holds a thread for long: an answer may have few events, or none, and a tok
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from minicloud.api.gate import Gate
@@ -76,7 +78,11 @@ def describe_events(context: Context, parameters: dict[str, Any]) -> dict[str, A
     given = take(parameters, {**_FILTERS, "NextToken": str}, required=())
     wanted, limit = _parse(given)
     before = _parse_token(given.get("NextToken"))
-    requests = context.services.requests
+    with _readable():
+        return _find_newest(context.services.requests, wanted, before, limit)
+
+
+def _find_newest(requests: RequestLog, wanted: _Wanted, before: int | None, limit: int) -> dict[str, Any]:
     requests.flush()
     last = requests.files.last_sequence
     events: list[dict[str, Any]] = []
@@ -108,7 +114,7 @@ async def wait_for_events(context: Context, gate: Gate, parameters: dict[str, An
     after = given["After"]
     while True:
         seen = requests.changes.count
-        events, after = await gate.run(lambda after=after: _find_after(requests, wanted, after, limit))  # type: ignore[misc]
+        events, after = await gate.run(partial(_find_after, requests, wanted, after, limit))
         left = deadline - time.monotonic()
         if events or left <= 0:
             return {"Events": events, "LastSequence": after}
@@ -117,6 +123,11 @@ async def wait_for_events(context: Context, gate: Gate, parameters: dict[str, An
 
 def _find_after(requests: RequestLog, wanted: _Wanted, after: int, limit: int) -> tuple[list[dict[str, Any]], int]:
     """Return the oldest `limit` wanted events after a number, the oldest first, and the number to go on from."""
+    with _readable():
+        return _read_after(requests, wanted, after, limit)
+
+
+def _read_after(requests: RequestLog, wanted: _Wanted, after: int, limit: int) -> tuple[list[dict[str, Any]], int]:
     requests.flush()
     last = requests.files.last_sequence
     # What is older than the bound is passed over: whoever follows wants to see what happens now.
@@ -129,6 +140,15 @@ def _find_after(requests: RequestLog, wanted: _Wanted, after: int, limit: int) -
             found.appendleft(line)
     events = [event for line in found if (event := parse_line(line)) is not None]
     return events, events[-1]["Sequence"] if len(events) == limit else last
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # Whoever reads the log is its operator: the detail is for them.
+        raise ApiError("Unavailable", f"The request log cannot be read: {error}", 503) from None
 
 
 def _parse(given: Mapping[str, Any]) -> tuple[_Wanted, int]:

@@ -33,10 +33,16 @@ def find_named(parameters: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def find_made(operation: str, output: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Return the ids of what an operation made, by its result; none for one that only looks."""
+    """Return the ids of what an operation made, by its result, and of what that belongs to; none for one that only
+    looks. The first id of a result is of what it is about: its like come first."""
     if not output or operation.startswith(_LOOKS):
         return ()
-    return tuple(_made(output))
+    found = list(_made(output))
+    return tuple(sorted(found, key=lambda one: _prefix(one) != _prefix(found[0])))
+
+
+def _prefix(resource_id: str) -> str:
+    return resource_id.rpartition("-")[0]
 
 
 def _named(value: Any, depth: int) -> Iterator[str]:
