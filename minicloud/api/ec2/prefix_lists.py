@@ -16,7 +16,6 @@ _SERVICE_FILTERS = ShownFilters(
 _MANAGED_FILTERS = ShownFilters(
     "PrefixListId",
     {"owner-id": "OwnerId", "prefix-list-id": "PrefixListId", "prefix-list-name": "PrefixListName"},
-    has_tags=True,
 )
 
 

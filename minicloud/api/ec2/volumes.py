@@ -12,7 +12,6 @@ from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
 from minicloud.clock import to_datetime
 from minicloud.cloud import volumes
-from minicloud.errors import ApiError
 from minicloud.store.filters.volumes import VOLUME_STATUSES, VOLUMES
 
 # EC2 API reference as it documented MaxResults: 5 to 1000, and not with volume ids.
@@ -51,15 +50,12 @@ def describe_volume_status(context: Context, parameters: dict[str, Any]) -> dict
 
 def describe_volume_attribute(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
     """DescribeVolumeAttribute. I/O of a volume is never cut off, so none is switched on again by itself."""
-    attribute = parameters.get("Attribute")
-    if attribute is None:
-        raise ApiError("MissingParameter", "The request must contain the parameter attribute")
     volume = volumes.find_volume(context.cloud, context.caller, parameters["VolumeId"])
     shown: dict[str, dict[str, Any]] = {
         "autoEnableIO": {"AutoEnableIO": {"Value": False}},
         "productCodes": {"ProductCodes": []},
     }
-    return {"VolumeId": volume.id, **shown[attribute]}
+    return {"VolumeId": volume.id, **shown[parameters["Attribute"]]}
 
 
 def describe_volumes_modifications(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
