@@ -24,16 +24,17 @@ SERVED = [
     if service.target_prefix
     for name in OPERATIONS[service.name]
 ]
-TEXTS = (
-    st.sampled_from(
-        [
-            "/minicloud/images/image1", "/minicloud/images/image1:1700000000000000", "/minicloud/images", "/",
-            "//", ":", *ALIASES, "arn:aws:ssm:lab-1::parameter/minicloud/images/image1", "arn:aws:ssm:lab-1::parameter", "",
-            "arn:", " / ", "/minicloud/images/image1:x", "\x00", "\ud800", "a" * 3000, "/" * 2000, "%s{}", "/\u00e9", ":1:2",
-        ]
-    )
-    | st.text(max_size=12)
-)  # fmt: skip
+REFERENCES = [
+    "/minicloud/images/image1",
+    "/minicloud/images/image1:1700000000000000",
+    "/minicloud/images/image1:x",
+    "arn:aws:ssm:lab-1::parameter/minicloud/images/image1",
+    "arn:aws:ssm:lab-1::parameter",
+    "arn:",
+    *ALIASES,
+]
+NONSENSE = ["", " / ", "/", "//", ":", ":1:2", "\x00", "\ud800", "a" * 3000, "/" * 2000, "%s{}", "/\u00e9"]
+TEXTS = st.sampled_from([*REFERENCES, *NONSENSE]) | st.text(max_size=12)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=3),
