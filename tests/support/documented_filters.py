@@ -19,6 +19,11 @@ EVERYWHERE = frozenset({"tag-key", "tag-value"})
 ALIASES: Mapping[str, Mapping[str, str]] = {
     "DescribeImportImageTasks": {"task-state": "documented in a sentence, not in a list"},
     "DescribeImportSnapshotTasks": {"task-state": "as for DescribeImportImageTasks: AWS documents none"},
+    "DescribeSubnets": dict.fromkeys(
+        ("availabilityZone", "availabilityZoneId", "cidr", "cidrBlock", "defaultForAz"),
+        "documented in sentences: other names of a listed one",
+    ),
+    "DescribeVpcs": {"isDefault": "an older page's name of is-default, which Terraform uses"},
 }
 # Operations that know tag:KEY without their text saying so.
 TAGS_ANYWAY: Mapping[str, str] = {
