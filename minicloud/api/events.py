@@ -26,8 +26,8 @@ MAX_EVENTS = 1000
 DEFAULT_EVENTS = 100
 MAX_SCANNED = 50_000
 MAX_WAIT_SECONDS = 60.0
-# Lines stand in the order in which requests ended, and are dated when they began.
-LONGEST_REQUEST = timedelta(minutes=10)
+# Lines stand in the order in which requests ended. Bodies take time that is no latency, and clocks are set.
+SLACK = timedelta(minutes=10)
 
 _FILTERS: Mapping[str, type] = {
     "StartTime": str,
@@ -44,7 +44,6 @@ class _Wanted:
     """Which events are asked for. `start` is a time as the log writes it."""
 
     start: str | None
-    give_up: str | None
     operation: str | None
     resource_id: str | None
     errors_only: bool
@@ -58,6 +57,13 @@ class _Wanted:
             return False
         # Both were checked to be plain ASCII words, so JSON writes them as they are.
         return all(text is None or text.encode() in line for text in (self.operation, self.resource_id))
+
+    def is_long_before(self, event: Mapping[str, Any]) -> bool:
+        """Say whether a request ended so long before the start that all further back did, too."""
+        if self.start is None or event["Time"] >= self.start:
+            return False
+        ended = datetime.fromisoformat(event["Time"]) + timedelta(milliseconds=event["LatencyMs"])
+        return ended + SLACK < datetime.fromisoformat(self.start)
 
     def matches(self, event: Mapping[str, Any]) -> bool:
         """Say whether an event is asked for."""
@@ -90,7 +96,7 @@ def _find_newest(requests: RequestLog, wanted: _Wanted, before: int | None, limi
     for number, (sequence, line) in enumerate(requests.files.newest_first(before), start=1):
         event = parse_line(line) if wanted.may_match(line) else None
         if event is not None:
-            if wanted.give_up is not None and event["Time"] < wanted.give_up:
+            if wanted.is_long_before(event):
                 break
             if wanted.matches(event):
                 events.append(event)
@@ -158,18 +164,16 @@ def _parse(given: Mapping[str, Any]) -> tuple[_Wanted, int]:
     for name in ("Operation", "ResourceId"):
         if not all(character.isalnum() or character in "-_" for character in given.get(name, "")):
             raise ApiError("InvalidParameterValue", f"Value for parameter {name} is invalid.")
-    start = give_up = None
+    start = None
     if "StartTime" in given:
         try:
             start = parse_time(given["StartTime"])
-            give_up = parse_time((datetime.fromisoformat(start) - LONGEST_REQUEST).isoformat())
         except (ValueError, OverflowError):
             raise ApiError(
                 "InvalidParameterValue", "StartTime must be a time with its zone, such as 2026-01-31T12:00:00Z"
             ) from None
     wanted = _Wanted(
         start=start,
-        give_up=give_up,
         operation=given.get("Operation"),
         resource_id=given.get("ResourceId"),
         errors_only=given.get("ErrorsOnly", False),

@@ -236,6 +236,26 @@ def test_no_older_than_asked_for(front: build.Front, events: Events) -> None:
     assert events(StartTime="2999-01-01T00:00:00+02:00") == []
 
 
+def test_an_upload_that_took_hours_hides_nothing(front: build.Front, events: Events) -> None:
+    log = front.services.requests
+    answer(log, "RunInstances")
+    log.flush()
+    (launch,) = events()
+    hours = 3 * 3600
+    upload = log.begin("request", "socket", "pid:1")
+    upload.asks("minicloud", "UploadImport")
+    upload.began_us -= hours * 1_000_000
+    upload.began_seconds -= hours
+    log.end(upload, 200, 10)
+    assert launch in events(StartTime=launch["Time"])
+    # What ended long before is where the search ends.
+    old = log.begin("request", "socket", "pid:1")
+    old.asks("ec2", "RunInstances")
+    old.began_us -= hours * 1_000_000
+    log.end(old, 200, 10)
+    assert events(StartTime=launch["Time"], Operation="RunInstances") == []
+
+
 @pytest.mark.parametrize(
     ("code", "parameters"),
     [
@@ -243,7 +263,7 @@ def test_no_older_than_asked_for(front: build.Front, events: Events) -> None:
         ("InvalidParameterValue", {"MaxResults": 1001}),
         ("InvalidParameterValue", {"StartTime": "yesterday"}),
         ("InvalidParameterValue", {"StartTime": "2026-01-01T00:00:00"}),
-        ("InvalidParameterValue", {"StartTime": "0001-01-01T00:00:00Z"}),
+        ("InvalidParameterValue", {"StartTime": "0001-01-01T00:00:00+14:00"}),
         ("InvalidParameterValue", {"Operation": 'x"y'}),
         ("InvalidParameterValue", {"ResourceId": "i-\u00e9 \n"}),
         ("InvalidNextToken", {"NextToken": "x"}),
