@@ -27,7 +27,7 @@ from minicloud.clock import MICROSECONDS, Clock, to_datetime
 log = logging.getLogger(__name__)
 
 MAX_QUEUED = 4096
-# What comes within this time is written together.
+# After a write, what comes within this time is written together.
 GATHER_SECONDS = 0.25
 MAX_CLAIM = 64
 # These wait on purpose, or as long as a client sends: how long they took says nothing.
@@ -186,12 +186,12 @@ class RequestLog:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._queued.wait()
-            self._stopping.wait(GATHER_SECONDS)
             self._queued.clear()
             try:
                 self.flush()
             except Exception:
                 log.exception("request log: a bug")
+            self._stopping.wait(GATHER_SECONDS)
         self.flush()
 
 

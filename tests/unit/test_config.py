@@ -70,6 +70,7 @@ def test_values_of_every_kind_are_taken(tmp_path: Path) -> None:
         ({"deadlines": [1]}, "deadlines"),
         ({"deadlines": {"launch": 1}}, "deadlines.launch"),
         ({"deadlines": {"launch_seconds": 0}}, "deadlines.launch_seconds"),
+        ({"slow_request_seconds": 0}, "slow_request_seconds"),
         ({"path": "/elsewhere"}, "path"),
         ({"tls_certificate": "/c.pem"}, "tls_key"),
         ({"tls_key": "/k.pem"}, "tls_certificate"),

@@ -176,8 +176,14 @@ def test_what_is_refused_is_refused_and_nothing_else(service: str, name: str, tm
             for accepted in one.values:
                 if outcome(context, service, name, request_with(operation, one.path, accepted)) == one.path:
                     wrong.append(f"{one.path} is accepted as {accepted!r}, yet refused")
+            if not one.values:
+                for turn in range(2):
+                    anything = sample(shape, "", turn)
+                    if outcome(context, service, name, request_with(operation, one.path, anything)) == one.path:
+                        wrong.append(f"{one.path} is accepted whatever it is, yet refused as {anything!r}")
+                continue
             others = {"boolean": (True, False), "integer": (1, 2)}.get(shape.kind, shape.enum or ("x",))
-            for other in others if one.values else ():
+            for other in others:
                 if other in one.values:
                     continue
                 if outcome(context, service, name, request_with(operation, one.path, other)) != one.path:
