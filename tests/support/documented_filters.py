@@ -17,6 +17,7 @@ _TAG_NAMES = ("tag", "tag:<key>", "tag:key")
 # Filters that AWS's tools or older pages know though the operation's text does not list them.
 EVERYWHERE = frozenset({"tag-key", "tag-value"})
 ALIASES: Mapping[str, Mapping[str, str]] = {
+    "DescribeAddresses": {"domain": "of EC2-Classic's days; tools still ask for domain=vpc"},
     "DescribeImportImageTasks": {"task-state": "documented in a sentence, not in a list"},
     "DescribeImportSnapshotTasks": {"task-state": "as for DescribeImportImageTasks: AWS documents none"},
     "DescribeSubnets": dict.fromkeys(
