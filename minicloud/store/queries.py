@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import and_, bindparam, delete, func, not_, or_, select, update
+from sqlalchemy import and_, bindparam, delete, func, literal_column, not_, or_, select, update
 
 from minicloud.model.resources import Instance, NetworkInterface, Task
 from minicloud.model.states import InstanceState, Intent
@@ -51,7 +51,7 @@ def host_usage(tx: Tx) -> dict[str, HostUsage]:
         _HOLDS_CAPACITY
     )
     disks = select(_instances.host_id, _instances.ephemeral_disks).where(
-        _HOLDS_CAPACITY, _instances.ephemeral_disks != "[]"
+        _HOLDS_CAPACITY, _instances.ephemeral_disks != literal_column("'[]'")
     )
     ephemeral: dict[str, int] = {}
     for host_id, text in tx.connection.execute(disks):

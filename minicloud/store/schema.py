@@ -260,7 +260,15 @@ instances = Table(
     UniqueConstraint("domain_uuid"),
     UniqueConstraint("reservation_id", "launch_index"),
     Index(None, "account_id", "region", "created_us", "id"),
-    Index(None, "host_id"),
+    # What placement and quotas sum up is read from these alone.
+    Index(None, "host_id", "state", "intent", "vcpus", "memory_mib"),
+    Index(
+        "ix_instances_ephemeral_disks",
+        "host_id",
+        sqlite_where=text("ephemeral_disks <> '[]'"),
+        postgresql_where=text("ephemeral_disks <> '[]'"),
+    ),
+    Index(None, "account_id", "region", "state"),
     Index(None, "image_id"),
     Index(None, "state", "terminated_us"),
 )
@@ -282,7 +290,7 @@ volumes = Table(
     _text("snapshot_id", nullable=True),
     _big("created_us"),
     Index(None, "account_id", "region", "created_us", "id"),
-    Index(None, "pool_id"),
+    Index(None, "pool_id", "size_gib"),
     Index(None, "snapshot_id"),
 )
 
@@ -297,6 +305,8 @@ attachments = Table(
     _text("state"),
     _boolean("delete_on_termination"),
     _big("attached_us"),
+    Index(None, "instance_id"),
+    Index(None, "volume_id"),
     # One writer of a volume, one device of a name, one device of a slot; a detached row is history.
     _unique_where("uq_attachments_volume_id", "state <> 'detached'", "volume_id"),
     _unique_where("uq_attachments_instance_id_device_name", "state <> 'detached'", "instance_id", "device_name"),

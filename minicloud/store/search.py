@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy
-from sqlalchemy import Column, ColumnElement, Text, and_, cast, false, func, literal, or_, select, true
+from sqlalchemy import BigInteger, Column, ColumnElement, Text, and_, cast, false, func, literal, or_, select, true
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -27,7 +27,8 @@ Key = tuple[int | str, ...]
 Field = Callable[[Sequence[Pattern]], Condition]
 
 TAG_PREFIX = "tag:"
-_MAX_INTEGER = 2**63 - 1
+_MAX_INTEGER = 2**31 - 1
+_MAX_BIG = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,10 @@ def number(column: ColumnElement[Any]) -> Field:
     """A whole number, written in decimal."""
 
     def condition(patterns: Sequence[Pattern]) -> Condition:
-        wanted = [int(value) for value in (one.literal for one in patterns) if value is not None and _is_number(value)]
+        numbers = [int(value) for value in (one.literal for one in patterns) if value is not None and _is_number(value)]
+        # PostgreSQL refuses to compare a column with a number that it cannot hold.
+        limit = _MAX_BIG if isinstance(column.type, BigInteger) else _MAX_INTEGER
+        wanted = [one for one in numbers if abs(one) <= limit]
         wild = [one for one in patterns if one.literal is None]
         found: list[Condition] = [column.in_(wanted)] if wanted else []
         return or_(false(), *found, *(_matches(cast(column, Text), one) for one in wild))
@@ -136,7 +140,7 @@ def number(column: ColumnElement[Any]) -> Field:
 
 def _is_number(value: str) -> bool:
     digits = value.removeprefix("-")
-    return digits.isascii() and digits.isdecimal() and str(int(value[:20])) == value and abs(int(value)) <= _MAX_INTEGER
+    return digits.isascii() and digits.isdecimal() and len(digits) < 20 and str(int(value)) == value
 
 
 def boolean(column: ColumnElement[Any]) -> Field:

@@ -185,7 +185,7 @@ def _fill(store: Store, caller: Caller, count: int) -> None:
                     subnet_id=make.number("subnet", 99), group_ids=(group.id,),
                     private_ip=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}",
                     public_ip=f"10.{128 + (n >> 16)}.{n >> 8 & 255}.{n & 255}",
-                    mac="02:" + ":".join(f"{byte:02x}" for byte in n.to_bytes(5, "big")),
+                    mac="06:" + ":".join(f"{byte:02x}" for byte in n.to_bytes(5, "big")),
                 )
             )  # fmt: skip
         tx.instances.insert_many(instances)

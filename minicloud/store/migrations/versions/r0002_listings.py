@@ -1,4 +1,6 @@
-"""Secrets that the cloud makes for itself; indexes that listings read page by page and that filters on tags read."""
+"""Secrets that the cloud makes for itself; indexes for listings page by page, for filters on tags, for what is attached
+to an instance, and for the sums of placement and quotas.
+"""
 
 from __future__ import annotations
 
@@ -29,3 +31,21 @@ def upgrade() -> None:
             op.f(f"ix_{table}_account_id_region_created_us_id"), table, ["account_id", "region", "created_us", "id"]
         )
     op.create_index(op.f("ix_tags_key_value"), "tags", ["key", "value"])
+    op.create_index(op.f("ix_attachments_instance_id"), "attachments", ["instance_id"])
+    op.create_index(op.f("ix_attachments_volume_id"), "attachments", ["volume_id"])
+    op.drop_index(op.f("ix_instances_host_id"), table_name="instances")
+    op.create_index(
+        op.f("ix_instances_host_id_state_intent_vcpus_memory_mib"),
+        "instances",
+        ["host_id", "state", "intent", "vcpus", "memory_mib"],
+    )
+    op.create_index(op.f("ix_instances_account_id_region_state"), "instances", ["account_id", "region", "state"])
+    op.drop_index(op.f("ix_volumes_pool_id"), table_name="volumes")
+    op.create_index(op.f("ix_volumes_pool_id_size_gib"), "volumes", ["pool_id", "size_gib"])
+    op.create_index(
+        "ix_instances_ephemeral_disks",
+        "instances",
+        ["host_id"],
+        sqlite_where=sa.text("ephemeral_disks <> '[]'"),
+        postgresql_where=sa.text("ephemeral_disks <> '[]'"),
+    )
