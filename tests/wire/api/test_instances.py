@@ -251,7 +251,7 @@ BAD_LAUNCHES: list[tuple[str, dict[str, Any]]] = [
     ("UnsupportedOperation", {"InstanceMarketOptions": {"MarketType": "spot"}}),
     ("UnsupportedOperation", {"IamInstanceProfile": {"Name": "role"}}),
     ("UnsupportedOperation", {"LaunchTemplate": {"LaunchTemplateName": "x"}}),
-    ("UnsupportedOperation", {"CreditSpecification": {"CpuCredits": "unlimited"}}),
+    ("UnsupportedOperation", {"CreditSpecification": {"CpuCredits": "standard"}}),
     ("UnsupportedOperation", {"CpuOptions": {"CoreCount": 4}}),
     ("UnsupportedOperation", {"KernelId": "aki-01234567"}),
     ("UnsupportedOperation", {"Ipv6AddressCount": 1}),
