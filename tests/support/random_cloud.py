@@ -157,7 +157,7 @@ class _Filler:
 
     def _ground(self, tx: Tx, account_id: str, region: str, zones: list[str], default: bool = False) -> _Ground:
         if default:
-            (vpc,) = tx.vpcs.where(account_id=account_id, region=region)
+            (vpc,) = tx.vpcs.where(account_id=account_id, region=region, is_default=True)
             subnets = tx.subnets.where(vpc_id=vpc.id)
         else:
             n = self._next()

@@ -1,6 +1,6 @@
 """Every Describe action: its filters and pages, over clouds of random rows, are those of a naive model of its replies.
 
-More examples: MINICLOUD_DESCRIBE_EXAMPLES=1000 (of each sort and action; 30 otherwise).
+More examples: MINICLOUD_DESCRIBE_EXAMPLES=1000 (of each sort and action; 20 otherwise).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import front as build
+from support import rows as make
 from support.naive_filters import ITEMS, Beside, Item, Model, identity, items_of
 from support.random_cloud import add_resources, change_resources, fill_cloud
 
 from minicloud.api.operations import OPERATIONS, load_served_catalog, perform
 from minicloud.api.services import Context
 
-EXAMPLES = int(os.environ.get("MINICLOUD_DESCRIBE_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("MINICLOUD_DESCRIBE_EXAMPLES", "20"))
 CATALOG = load_served_catalog()
 ROWS = OPERATIONS["ec2"]
 DESCRIBES = [name for name in ROWS if name.startswith("Describe")]
@@ -35,13 +36,15 @@ BESIDES: dict[str, list[dict[str, Any]]] = {
     "DescribeInstanceTypeOfferings": [{}, {"LocationType": "availability-zone"}, {"LocationType": "region"}],
     "DescribeKeyPairs": [{}, {"IncludePublicKey": True}],
     "DescribeAvailabilityZones": [{}, {"AllAvailabilityZones": True}],
+    # The default VPC's id: the first that every cloud of the tests makes.
+    "DescribeStaleSecurityGroups": [{"VpcId": make.number("vpc", 0x1000)}],
 }
 RELAXED = settings(
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
-    derandomize=EXAMPLES == 30,
+    derandomize=EXAMPLES == 20,
     print_blob=True,
 )
 
@@ -160,7 +163,7 @@ def test_each_filter_finds_each_value_that_is_shown(operation: str) -> None:
     names = sorted(known.names)
     besides = len(BESIDES.get(operation, [{}])) - 1
     wrong = []
-    for seed in (2, 3):
+    for seed in (1, 2):
         items, beside = everything(seed, operation, besides), beside_of(seed)
         for name in [*names, *(["tag:Name", "tag:a:b"] if known.has_tags else [])]:
             shown = sorted({text for item in items for text in model.shown(name, item, beside)})
