@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ USER_DATA = '#!/bin/sh\necho "user data of $(hostname)" >/root/user-data-ran\n'
 
 
 @pytest.mark.parametrize("flow", CLIENTS, indirect=True)
-def test_life_of_an_instance(flow: Any, outside: Any, request: pytest.FixtureRequest) -> None:
+def test_life_of_an_instance(flow: Any, outside: Any) -> None:
     cloud = outside.cloud
-    # Of this client only, also where instances that earlier ones terminated are still shown.
-    role = f"<é> & {request.node.name}"
+    # Of this run only: instances that earlier ones terminated are still shown.
+    role = f"<é> & {uuid.uuid4()}"
     seen = flow.step("look", image=cloud.image)
     hosts = e2e.host_names(cloud)
     account = e2e.door(cloud).ec2("DescribeVpcs")["Vpcs"][0]["OwnerId"]

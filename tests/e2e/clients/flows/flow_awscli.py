@@ -51,11 +51,12 @@ def launch(image, type, zone, name, key, user_data):
 
 def find(tag, value):
     query = ["--query", "Reservations[].Instances[].InstanceId"]
-    return aws("ec2", "describe-instances", "--filters", f"Name=tag:{tag},Values={value}", "--page-size", "5", *query)
+    filters = json.dumps([{"Name": f"tag:{tag}", "Values": [value]}])
+    return aws("ec2", "describe-instances", "--filters", filters, "--page-size", "5", *query)
 
 
 def tag(id, tag, value):
-    aws("ec2", "create-tags", "--resources", id, "--tags", f"Key={tag},Value={value}")
+    aws("ec2", "create-tags", "--resources", id, "--tags", json.dumps([{"Key": tag, "Value": value}]))
 
 
 def stop(id):
