@@ -25,7 +25,7 @@ from minicloud.api.import_files import receive_upload
 from minicloud.api.operations import perform
 from minicloud.api.request_log import Entry
 from minicloud.api.services import Context, Services
-from minicloud.aws.jsonwire import parse_json, render_json
+from minicloud.aws.jsonwire import load_json, parse_json, render_json
 from minicloud.aws.replies import internal_error
 from minicloud.aws.request import MAX_BODY_BYTES, body_too_large
 from minicloud.cloud.bootstrap import ROOT_ACCOUNT_ID
@@ -164,7 +164,7 @@ def _unknown(what: str) -> ApiError:
 
 def _parse_object(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body or b"{}", parse_constant=_refuse_constant)
+        document = load_json(body or b"{}", _refuse_constant)
     except (ValueError, RecursionError):
         raise ApiError("SerializationException", "The request's body is not JSON.") from None
     if not isinstance(document, dict):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
@@ -40,12 +40,23 @@ MAX_DEPTH = 32
 def decode_json(body: bytes) -> dict[str, Any]:
     """A JSON object from bytes already bounded in size. Raises ApiError: not JSON, not an object, nested too deep."""
     try:
-        decoded = json.loads(body or b"{}")
+        decoded = load_json(body or b"{}")
     except (ValueError, RecursionError):  # ValueError covers bad JSON, bad UTF-8 and absurdly long numbers
         raise ApiError("SerializationException", "The request's body is not valid JSON.") from None
     if not isinstance(decoded, dict):
         raise ApiError("SerializationException", "The request's body is not a JSON object.")
     return decoded
+
+
+def load_json(body: bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """Like json.loads, but for UTF-8 alone and for texts that can be written again: no half of a surrogate pair, which
+    neither a database nor a reply takes. Raises ValueError or RecursionError.
+    """
+    text = body.decode()
+    document = json.loads(text, parse_constant=parse_constant)
+    if "\\u" in text:
+        json.dumps(document, ensure_ascii=False).encode()
+    return document
 
 
 def parse_json(operation: Operation, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,3 +142,25 @@ def test_any_story_is_answered_in_order() -> None:
         pass
 
     run_state_machine_as_test(Seeded, settings=examples(STORIES, stateful_step_count=STEPS))
+
+
+@pytest.mark.parametrize("half", [b"\\ud800", b"\xed\xa0\x80", b"\\udc00\\ud800"])
+@pytest.mark.parametrize(
+    ("service", "name", "body", "door"),
+    [
+        ("ec2", "CreateTags", b'{"Resources":["%s"],"Tags":[{"Key":"k","Value":"HALF"}]}', True),
+        ("ec2", "DescribeInstances", b'{"HALF":1}', True),
+        ("ec2", "DescribeKeyPairs", b'{"KeyNames":["HALF"]}', True),
+        ("ssm", "GetParameter", b'{"Name":"HALF"}', False),
+        ("ssm", "GetParameter", b'{"HALF":"x"}', False),
+    ],
+)
+def test_half_a_character_is_no_text(service: str, name: str, body: bytes, door: bool, half: bytes) -> None:
+    """JSON can write half of a surrogate pair, which no database and no reply can hold."""
+    wire = Wire()
+    try:
+        body = body.replace(b"%s", build.IMAGE_ID.encode()).replace(b"HALF", half)
+        wire.ask_json(service, name, body, door=door)
+        assert wire.counts == {"SerializationException": 1}
+    finally:
+        wire.close()

@@ -370,6 +370,15 @@ class Wire:
                 signed = _mangle_signed(signed, one)
         return self._judged(service, operation, signed, *self._send(self._app, signed), spoilt=bool(how))
 
+    def ask_json(self, service: str, operation: str, body: bytes, door: bool) -> None:
+        """Send a body of JSON as it is."""
+        if door:
+            self._ask_door(service, operation, {}, body=body)
+            return
+        raw = replace(self._serialised(service, operation, {}), body=body)
+        signed = self._signed(raw)
+        self._judged(service, operation, signed, *self._send(self._app, signed), spoilt=True)
+
     def _resolved(self, value: Any) -> Any:
         if isinstance(value, Pick):
             some = [one for one in self.ids if one.startswith(f"{value.prefix}-")] or ["i-0123456789abcdef0"]
@@ -406,10 +415,11 @@ class Wire:
         wire = tuple((name.lower().encode(), str(value).encode("latin-1")) for name, value in request.headers.items())
         return Signed(raw, query, body, wire, raw.method)
 
-    def _ask_door(self, service: str, operation: str, parameters: Mapping[str, Any], *how: Mangling) -> Any:
-        raw = Raw(
-            service, operation, path=f"/v1/{service}/{operation}", body=json.dumps(parameters, default=_json).encode()
-        )
+    def _ask_door(
+        self, service: str, operation: str, parameters: Mapping[str, Any], *how: Mangling, body: bytes = b""
+    ) -> Any:
+        body = body or json.dumps(parameters, default=_json).encode()
+        raw = Raw(service, operation, path=f"/v1/{service}/{operation}", body=body)
         for one in how:
             raw = _mangle_json(raw, one)
         signed = Signed(raw, b"", raw.body, ((b"content-type", b"application/json"),), "POST")
