@@ -83,7 +83,12 @@ def main(folder: Path, count: int) -> None:
         config=config,
         clock=clock,
         incarnation="bench",
-        fill_arguments=lambda snapshot, path: {"path": path, "size_bytes": snapshot.virtual_size_bytes, "blocks": []},
+        fill_arguments=lambda snapshot, path: {
+            "path": path,
+            "size_bytes": snapshot.virtual_size_bytes,
+            "blocks": [],
+            "certificate_sha256": None,
+        },
         copy_snapshot=lambda _source, _target: None,
     )
     worker = Worker(Engine(context, [InstanceProgram()]), config.workers)

@@ -259,6 +259,7 @@ class World:
                 "path": path,
                 "size_bytes": snapshot.virtual_size_bytes,
                 "blocks": [],
+                "certificate_sha256": None,
             },
             copy_snapshot=self._copy_snapshot,
         )

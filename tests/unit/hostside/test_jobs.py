@@ -56,7 +56,7 @@ def gate(state: str, tmp_path: Path) -> Iterator[Gate]:
 
 
 def arguments(gate: Gate, size_bytes: int = 4096) -> dict[str, Any]:
-    return {"path": str(gate.base), "size_bytes": size_bytes, "blocks": []}
+    return {"path": str(gate.base), "size_bytes": size_bytes, "blocks": [], "certificate_sha256": None}
 
 
 def await_that(condition: Callable[[], Any]) -> Any:

@@ -137,7 +137,7 @@ def test_a_missing_base_is_answered_as_such(host: Host) -> None:
 
 
 def test_jobs_are_fenced_by_their_names(host: Host) -> None:
-    asked = {"path": names.base_path(host.pool, SNAPSHOT), "size_bytes": 4096, "blocks": []}
+    asked = {"path": names.base_path(host.pool, SNAPSHOT), "size_bytes": 4096, "blocks": [], "certificate_sha256": None}
     assert host.call("job_status", name="fill-1")["state"] == "absent"
     started = host.call("start_job", name="fill-1", kind="fill_base", arguments=asked, epoch=3)
     assert started["state"] in ("running", "succeeded")

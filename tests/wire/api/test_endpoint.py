@@ -285,8 +285,8 @@ def test_a_host_that_hangs_does_not_hold_every_thread(
 
 
 def test_every_operation_of_the_table_is_in_aws_s_model(catalog: Any) -> None:
-    for service, rows in operations.OPERATIONS.items():
-        for name, row in rows.items():
+    for service, served in operations.OPERATIONS.items():
+        for name, row in served.items():
             shape = catalog.operation(service, name).input
             for path in [*row.honours, *row.tolerates]:
                 at = shape
