@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import e2e
+from support import clients, e2e
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +50,23 @@ def debian_file(cloud: Any) -> Iterator[str]:
     copy.unlink()
 
 
-def test_debian_boots_with_its_own_cloud_init(cloud: Any, debian_file: str, tmp_path: Path) -> None:
-    key_file = tmp_path / "key"
+@dataclass
+class Debian:
+    """The instance whose life the tests tell, in the order of this file."""
+
+    ec2: Any
+    guest: e2e.Guest
+    instance: dict[str, Any]
+
+    @property
+    def instance_id(self) -> str:
+        return self.guest.instance_id
+
+
+@pytest.fixture(scope="module")
+def debian(cloud: Any, debian_file: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
+    """An instance of Debian, running, which answers to ssh; the cloud is bare when the tests are over."""
+    key_file = tmp_path_factory.mktemp("debian") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key_file)], check=True)
     ec2 = cloud.client()
     name = Path(debian_file).stem
@@ -64,37 +81,97 @@ def test_debian_boots_with_its_own_cloud_init(cloud: Any, debian_file: str, tmp_
             MaxCount=1,
             KeyName=name,
             UserData=USER_DATA,
-            MetadataOptions={"HttpTokens": "required"},
+            MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
             BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 4}}],
+            TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "role", "Value": "debian"}]}],
         )["Instances"]
         instance_id = launched["InstanceId"]
         e2e.wait_state(cloud, [instance_id], "running", 180)
         guest = e2e.guest(cloud, instance_id, key_file, user="debian")
         guest.wait(timeout_seconds=BOOT_SECONDS)
-        status = guest.attempt("cloud-init status --wait", timeout=BOOT_SECONDS)
-        assert status.stdout.strip(".\n") == "status: done", status.stdout + e2e.console_text(cloud, instance_id)
-        result = json.loads(guest.run("cat /run/cloud-init/result.json", timeout=120))["v1"]
-        assert result == {"datasource": "DataSourceEc2Local", "errors": []}
-        instance = e2e.describe(ec2, instance_id)
-        # Once for all: every login costs an emulated machine seconds.
-        facts = guest.run(
-            "cloud-init query instance_id; cloud-init query region; cloud-init query cloud_name; hostname; id -un;"
-            " cat /etc/written-by-user-data; sudo cat /root/ran; df -k --output=size / | tail -1;"
-            " test ! -e /etc/cloud/cloud.cfg.d/minicloud.cfg && echo unmodified; ls /dev/disk/by-id",
-            timeout=300,
-        ).split()
-        assert facts[:4] == [instance_id, "lab-1", "aws", "ip-" + instance["PrivateIpAddress"].replace(".", "-")]
-        assert facts[4:7] == ["debian", "written", instance_id]
-        assert 3.5 * 1024**2 < int(facts[7]) < 4 * 1024**2
-        assert facts[8] == "unmodified"
-        volume = instance["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
-        assert f"virtio-{volume.replace('-', '')}" in facts
-        # systemd-logind hears the power button.
-        ec2.stop_instances(InstanceIds=[instance_id])
-        e2e.wait_state(cloud, [instance_id], "stopped", 180)
+        yield Debian(ec2, guest, e2e.describe(ec2, instance_id))
     finally:
         e2e.terminate(cloud, [one["InstanceId"] for one in e2e.live_instances(cloud)], 180)
         ec2.deregister_image(ImageId=image["ImageId"])
         ec2.delete_key_pair(KeyName=name)
         ec2.close()
     e2e.assert_no_debris(cloud)
+
+
+def test_debian_boots_with_its_own_cloud_init(cloud: Any, debian: Debian) -> None:
+    guest, instance = debian.guest, debian.instance
+    status = guest.attempt("cloud-init status --wait", timeout=BOOT_SECONDS)
+    assert status.stdout.strip(".\n") == "status: done", status.stdout + e2e.console_text(cloud, debian.instance_id)
+    result = json.loads(guest.run("cat /run/cloud-init/result.json", timeout=120))["v1"]
+    assert result == {"datasource": "DataSourceEc2Local", "errors": []}
+    # Once for all: every login costs an emulated machine seconds.
+    facts = guest.run(
+        "cloud-init query instance_id; cloud-init query region; cloud-init query cloud_name; hostname; id -un;"
+        " cat /etc/written-by-user-data; sudo cat /root/ran; df -k --output=size / | tail -1;"
+        " test ! -e /etc/cloud/cloud.cfg.d/minicloud.cfg && echo unmodified; ls /dev/disk/by-id",
+        timeout=300,
+    ).split()
+    address = instance["PrivateIpAddress"]
+    assert facts[:4] == [debian.instance_id, "lab-1", "aws", "ip-" + address.replace(".", "-")]
+    assert facts[4:7] == ["debian", "written", debian.instance_id]
+    assert 3.5 * 1024**2 < int(facts[7]) < 4 * 1024**2
+    assert facts[8] == "unmodified"
+    volume = instance["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+    assert f"virtio-{volume.replace('-', '')}" in facts
+
+
+def test_ansible_learns_of_the_guest_from_inside_it(cloud: Any, debian: Debian, tmp_path: Path) -> None:
+    """ec2_metadata_facts runs where its play's tasks run, in the guest, and reads all of the metadata there."""
+    try:
+        ansible = clients.ansible()
+    except clients.Unavailable as error:
+        pytest.skip(str(error))
+    guest, instance = debian.guest, debian.instance
+    options = "-F none -o ControlMaster=no -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    asked = subprocess.run(
+        [
+            *(ansible.python, "-m", "ansible", "adhoc", "all", "--inventory", f"{guest.address},"),
+            *("--user", guest.user, "--private-key", guest.key_file, "--timeout", "120"),
+            *("--extra-vars", "ansible_python_interpreter=/usr/bin/python3"),
+            *("--module-name", "amazon.aws.ec2_metadata_facts"),
+        ],
+        env={
+            **ansible.variables,
+            "ANSIBLE_PIPELINING": "true",
+            "ANSIBLE_SSH_ARGS": options,
+            "HOME": str(tmp_path),
+            "PATH": os.environ["PATH"],
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=BOOT_SECONDS,
+    )
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    said, _, answer = asked.stdout.partition(" => ")
+    assert said == f"{guest.address} | SUCCESS"
+    facts = json.loads(answer)["ansible_facts"]
+    expected = {
+        "ami_id": instance["ImageId"],
+        "hostname": instance["PrivateDnsName"],
+        "instance_id": debian.instance_id,
+        "instance_identity_document_accountid": instance["NetworkInterfaces"][0]["OwnerId"],
+        "instance_tags": {"role": "debian"},
+        "instance_type": "t3.micro",
+        "local_ipv4": instance["PrivateIpAddress"],
+        "mac": instance["NetworkInterfaces"][0]["MacAddress"],
+        "placement_availability_zone": instance["Placement"]["AvailabilityZone"],
+        "placement_region": "lab-1",
+        "public_ipv4": guest.address,
+        # The comment is the key's name, whatever it was when it was imported.
+        "public_key": " ".join([*guest.key_file.with_suffix(".pub").read_text().split()[:2], instance["KeyName"]]),
+        "security_groups": "default",
+        "user_data": USER_DATA,
+    }
+    assert {name: facts.get(f"ansible_ec2_{name}") for name in expected} == expected
+
+
+def test_debian_hears_the_power_button(cloud: Any, debian: Debian) -> None:
+    """Through systemd-logind."""
+    debian.ec2.stop_instances(InstanceIds=[debian.instance_id])
+    e2e.wait_state(cloud, [debian.instance_id], "stopped", 180)
