@@ -115,8 +115,8 @@ def debian_aws() -> Path:
     return DEBIAN_AWS
 
 
-def terraform() -> tuple[Path, Path, str]:
-    """Return terraform, a file system mirror that holds the provider hashicorp/aws, and the provider's version.
+def terraform() -> tuple[Path, Path]:
+    """Return terraform and a file system mirror that holds the provider hashicorp/aws.
 
     The provider is found by its file name, as unpacked mirrors lay it out: HOST/hashicorp/aws/VERSION/PLATFORM/FILE.
     Raises Unavailable.
@@ -125,24 +125,21 @@ def terraform() -> tuple[Path, Path, str]:
     if binary is None:
         raise Unavailable("terraform is not installed")
     # Its own folders first; then all of the root file system, which takes seconds.
-    usual = [
-        Path.home() / ".terraform.d",
-        Path("/usr/local/share/terraform"),
-        Path("/usr/share/terraform"),
-        Path("/opt"),
-    ]
-    for places in (list(filter(Path.is_dir, usual)), [Path("/")]):
-        search = ["find", *map(str, places), "-xdev", "-path", "*/hashicorp/aws/*", "-name", "terraform-provider-aws*"]
-        found = subprocess.run(
-            [*search, "-type", "f", "-size", "+1M", "-print", "-quit"] if places else ["true"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SEARCH_SECONDS,
-        ).stdout.strip()
+    own = [Path.home() / ".terraform.d", Path("/usr/local/share/terraform"), Path("/usr/share/terraform"), Path("/opt")]
+    for place in (*filter(Path.is_dir, own), Path("/")):
+        search = ["find", str(place), "-xdev", "-path", "*/hashicorp/aws/*", "-name", "terraform-provider-aws*"]
+        try:
+            found = subprocess.run(
+                [*search, "-type", "f", "-print", "-quit"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=SEARCH_SECONDS,
+            ).stdout.strip()
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"terraform: no provider hashicorp/aws found within {SEARCH_SECONDS} s") from None
         if found:
-            provider = Path(found)
-            return Path(binary), provider.parents[5], provider.parents[1].name
+            return Path(binary), Path(found).parents[5]
     raise Unavailable("terraform: no unpacked mirror of the provider hashicorp/aws on this machine")
 
 

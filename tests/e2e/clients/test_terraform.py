@@ -16,7 +16,7 @@ COMMAND_SECONDS = 300
 
 
 def test_terraform_plans_applies_changes_and_destroys(outside: Any, got: Callable[..., Any], tmp_path: Path) -> None:
-    terraform, mirror, _ = got(clients.terraform)
+    terraform, mirror = got(clients.terraform)
     cloud = outside.cloud
     folder = tmp_path / "configuration"
     folder.mkdir()

@@ -23,20 +23,29 @@ import boto
 from boto.ec2.connection import EC2Connection
 from boto.ec2.regioninfo import EC2RegionInfo
 from boto.exception import EC2ResponseError
+from boto.regioninfo import RegionInfo
+from boto.sts import STSConnection
 
 ENDPOINT = urllib.parse.urlsplit(os.environ["AWS_ENDPOINT_URL"])
-ec2 = EC2Connection(
-    os.environ["AWS_ACCESS_KEY_ID"],
-    os.environ["AWS_SECRET_ACCESS_KEY"],
-    is_secure=ENDPOINT.scheme == "https",
-    port=ENDPOINT.port,
-    region=EC2RegionInfo(None, os.environ["AWS_DEFAULT_REGION"], ENDPOINT.hostname),
-)
+HERE = {"is_secure": ENDPOINT.scheme == "https", "port": ENDPOINT.port}
+REGION = (None, os.environ["AWS_DEFAULT_REGION"], ENDPOINT.hostname)
+KEYS = (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+ec2 = EC2Connection(*KEYS, region=EC2RegionInfo(*REGION), **HERE)
 
 
 def look(image):
+    # The regions are asked for with the credentials of a session.
+    sts = STSConnection(*KEYS, region=RegionInfo(*REGION), **HERE)
+    session = sts.get_session_token(duration=900, force_new=True)
+    passing = EC2Connection(
+        session.access_key,
+        session.secret_key,
+        security_token=session.session_token,
+        region=EC2RegionInfo(*REGION),
+        **HERE,
+    )
     return {
-        "regions": [one.name for one in ec2.get_all_regions()],
+        "regions": [one.name for one in passing.get_all_regions()],
         "zones": [one.name for one in ec2.get_all_zones()],
         "images": {one.name: one.id for one in ec2.get_all_images(filters={"name": image})},
         "account": None,
