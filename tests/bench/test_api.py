@@ -179,22 +179,26 @@ def test_against_moto(tmp_path: Path) -> None:
                 MaxCount=count,
             )
 
-        compare("RunInstances of 1", run(1), 1)
+        for endpoint in sides:
+            with contextlib.closing(endpoint.connect()) as connection:
+                run(1)(endpoint, connection)
         # A connection's first request pays for the connection.
-        compare("DescribeInstances of one", lambda endpoint, connection: repeat(endpoint, connection, 50))
+        compare("50 DescribeInstances of one", lambda endpoint, connection: repeat(endpoint, connection, 50))
+        compare("RunInstances of 1", run(1))
         compare(f"RunInstances of {FLEET}", run(FLEET), 1)
+        everything = FLEET + 1 + ROUNDS
         compare(
-            f"DescribeInstances of {FLEET + 1}, pages of {PAGE}",
-            lambda endpoint, connection: expect(describe_all(endpoint, connection), FLEET + 1),
+            f"DescribeInstances of {everything}, pages of {PAGE}",
+            lambda endpoint, connection: expect(describe_all(endpoint, connection), everything),
         )
         rates = [requests_per_second(endpoint) for endpoint in sides]
         lines.append(
-            f"| DescribeInstances of 5 (of {FLEET + 1}), requests/s at {CLIENTS} clients | {rates[0]:.0f} | "
+            f"| DescribeInstances of 5 (of {everything}), requests/s at {CLIENTS} clients | {rates[0]:.0f} | "
             f"{rates[1]:.0f} | {rates[1] / rates[0]:.2f} |"
         )
         memory = [endpoint.resident_mb() for endpoint in sides]
         lines.append(
-            f"| resident memory with {FLEET + 1} instances | {memory[0]:.0f} MB | {memory[1]:.0f} MB | "
+            f"| resident memory with {everything} instances | {memory[0]:.0f} MB | {memory[1]:.0f} MB | "
             f"{memory[0] / memory[1]:.2f} |"
         )
     print("\n" + "\n".join(lines))
