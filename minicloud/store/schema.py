@@ -393,6 +393,7 @@ network_interfaces = Table(
     UniqueConstraint("public_ip"),
     UniqueConstraint("mac"),
     UniqueConstraint("instance_id", "device_index"),
+    Index(None, "account_id", "id"),
     Index(None, "vpc_id"),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import case, select
+from sqlalchemy import and_, case, select
 
 from minicloud.model.states import InstanceState
 from minicloud.store import schema
@@ -84,4 +84,5 @@ NETWORK_INTERFACES = FilterSet(
 
 def network_interfaces_of(account_id: str, region: str) -> Condition:
     """The network interfaces in an account's VPCs of a region."""
-    return in_vpcs_of(_interfaces.vpc_id, account_id, region)
+    # The account is the VPC's, too; said here, it leads to the index that pages are read from.
+    return and_(_interfaces.account_id == account_id, in_vpcs_of(_interfaces.vpc_id, account_id, region))
