@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from minicloud import ids
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import KEY_PAIRS, check_ids, require
+from minicloud.cloud.lookups import KEY_PAIRS, MAX_IDS, check_ids, require, too_many
 from minicloud.cloud.tags import TagSpecifications, check_tag_specifications
 from minicloud.errors import ApiError
 from minicloud.model.resources import KeyPair
@@ -95,8 +95,13 @@ def import_key_pair(
 def describe_key_pairs(
     cloud: Cloud, caller: Caller, names: Iterable[str], key_pair_ids: Iterable[str], asked: Asked = EVERYTHING
 ) -> list[KeyPairView]:
-    """Return the key pairs named or numbered, all if none is, by name. Raises InvalidKeyPair.NotFound."""
+    """Return the key pairs named or numbered, all if none is, by name.
+
+    Raises InvalidKeyPair.NotFound, InvalidParameterValue (too many).
+    """
     wanted_names, wanted_ids = list(dict.fromkeys(names)), list(key_pair_ids)
+    if len(wanted_names) + len(wanted_ids) > MAX_IDS:
+        raise too_many()
 
     def look(tx: Tx) -> list[KeyPairView]:
         owned: dict[str, object] = {"account_id": caller.account_id, "region": caller.region}

@@ -183,7 +183,7 @@ def check_ids(kind: Kind[Row], wanted: Iterable[str]) -> list[str]:
     """Return the ids without repetition, in order. Raises EC2's error for a malformed one, or for too many."""
     unique = list(dict.fromkeys(wanted))
     if len(unique) > MAX_IDS:
-        raise ApiError("InvalidParameterValue", f"At most {MAX_IDS} ids may be named in one request.")
+        raise too_many()
     for one in unique:
         if ids.is_well_formed(one, kind.prefix):
             continue
@@ -191,6 +191,11 @@ def check_ids(kind: Kind[Row], wanted: Iterable[str]) -> list[str]:
             raise missing(kind, [one])
         raise ApiError(kind.malformed_code, f'Invalid id: "{one[:100]}" (expecting "{kind.prefix}-...")')
     return unique
+
+
+def too_many() -> ApiError:
+    """Return the error for more resources than one request may name."""
+    return ApiError("InvalidParameterValue", f"At most {MAX_IDS} ids may be named in one request.")
 
 
 def missing(kind: Kind[Row], absent: list[str]) -> ApiError:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import SECURITY_GROUP_RULES, SECURITY_GROUPS, require
+from minicloud.cloud.lookups import MAX_IDS, SECURITY_GROUP_RULES, SECURITY_GROUPS, require, too_many
 from minicloud.cloud.vpcs import default_vpc
 from minicloud.errors import ApiError
 from minicloud.model.resources import SecurityGroup, SecurityGroupRule
@@ -40,9 +40,11 @@ def describe_security_groups(
 ) -> Found[SecurityGroupView]:
     """Return a page of the groups named by id or, in the default VPC, by name; of all if none is.
 
-    Raises InvalidGroupId.Malformed, InvalidGroup.NotFound.
+    Raises InvalidGroupId.Malformed, InvalidGroup.NotFound, InvalidParameterValue (too many).
     """
     wanted_ids, wanted_names = list(ids), list(dict.fromkeys(names))
+    if len(wanted_ids) + len(wanted_names) > MAX_IDS:
+        raise too_many()
 
     def look(tx: Tx) -> Found[SecurityGroupView]:
         named: dict[str, object] = {}

@@ -95,11 +95,11 @@ def _newest(door: Any, wanted: dict[str, Any], limit: int) -> tuple[list[dict[st
 
 def _parse_since(text: str, now: datetime) -> str:
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match:
-        return (now - timedelta(**{UNITS[match[2]]: int(match[1])})).isoformat()
     try:
+        if match:
+            return (now - timedelta(**{UNITS[match[2]]: int(match[1])})).isoformat()
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.UsageError("--since: write an age such as 10m, or a time such as 2026-01-31T12:00:00Z.") from None
     return time.astimezone().isoformat()  # a time without a zone is the reader's own
 

@@ -317,6 +317,12 @@ def test_unknown_key_pairs_are_named(empty: BareCloud, names: list[str], key_pai
         keys.describe_key_pairs(empty.cloud, ROOT, names, key_pair_ids)
 
 
+def test_no_more_key_pairs_are_named_than_a_request_may(empty: BareCloud) -> None:
+    names = [f"k{number}" for number in range(1000)]
+    with empty.refuses("InvalidParameterValue", "At most 1000"):
+        keys.describe_key_pairs(empty.cloud, ROOT, names, [f"key-{UNKNOWN}"])
+
+
 @pytest.mark.parametrize("by_id", [False, True])
 def test_a_deleted_key_pair_leaves_nothing(empty: BareCloud, by_id: bool) -> None:
     before = empty.dump()

@@ -86,6 +86,7 @@ def test_nothing_to_show_says_so(run: Run) -> None:
 
 def test_wrong_usage(run: Run) -> None:
     assert run("events", "--since", "yesterday").exit_code == 2
+    assert run("events", "--since", "999999d").exit_code == 2
     assert run("events", "--limit", "0").exit_code == 2
     refused = run("events", "--operation", "no such action")
     assert refused.exit_code == 1 and "InvalidParameterValue" in refused.stderr
