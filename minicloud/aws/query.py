@@ -8,7 +8,8 @@ What clients really send, and how it is read:
 - ec2: an empty parameter is an absent one (`SubnetId=`, `IamInstanceProfile.Name=`), and a structure or list of only
   absent things is absent. Three places carry an empty string on purpose: elements of lists (a filter's value), members
   called `Value` (a tag's or an attribute's) and `NoDevice` of a block device mapping.
-- ec2: boto 2 numbers a single value as if it were a list of one (`InstanceId.1` of GetConsoleOutput).
+- ec2: boto 2 numbers a single value as if it were a list of one (`InstanceId.1` of GetConsoleOutput), and Libcloud leaves
+  the number of a list of one away (`KeyName` of DescribeKeyPairs).
 - query: an empty string is an empty string, and an empty list is written `Name=`.
 """
 
@@ -45,6 +46,7 @@ COMMON_PARAMETERS = frozenset(
 )
 
 _INDEX_DIGITS = 9
+_NESTED = frozenset({"structure", "list", "map"})
 
 
 class _Node:
@@ -170,6 +172,9 @@ class _Reader:
     def _list(self, member: Member, node: _Node, path: str) -> Any:
         element = member.shape.element
         assert element is not None
+        if self._ec2 and node.text and not node.below and element.shape.kind not in _NESTED:
+            only, node = node, _Node()
+            node.below["1"] = only
         self._refuse_text(node, path)
         said_empty = node.text is not None and not self._ec2
         if not self._ec2:

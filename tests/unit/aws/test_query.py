@@ -80,6 +80,13 @@ def test_lists_are_in_the_order_of_their_numbers(parse: Any, form: str) -> None:
     assert parse("DescribeInstances", form) == {"InstanceIds": ["i-a", "i-b", "i-c"]}
 
 
+def test_the_number_of_a_list_of_one_may_be_missing(parse: Any) -> None:
+    assert parse("DescribeInstances", "InstanceId=i-1&Filter.1.Name=n&Filter.1.Value=v") == {
+        "InstanceIds": ["i-1"],
+        "Filters": [{"Name": "n", "Values": ["v"]}],
+    }
+
+
 def test_empty_parameters_are_absent_ones(parse: Any) -> None:
     form = (
         LEAST + "SubnetId=&UserData=&Placement.AvailabilityZone=&IamInstanceProfile.Name=&EbsOptimized="
@@ -165,7 +172,8 @@ def test_parameters_of_the_protocol_are_not_the_operations(parse: Any) -> None:
         ("DescribeInstances", "Colour.1.Hue=red", "UnknownParameter", "The parameter Colour.1.Hue is not recognized"),
         ("DescribeInstances", "Filter.1.Nome=a", "UnknownParameter", "The parameter Filter.1.Nome is not recognized"),
         ("DescribeInstances", "Filters.1.Name=a", "UnknownParameter", "The parameter Filters.1.Name is not recognized"),
-        ("DescribeInstances", "InstanceId=i-1", "UnknownParameter", "The parameter InstanceId is not recognized"),
+        ("DescribeInstances", "InstanceId=a&InstanceId.1=b", "UnknownParameter", None),
+        ("DescribeInstances", "Filter=a", "UnknownParameter", "The parameter Filter is not recognized"),
         ("DescribeInstances", "InstanceId.x=i-1", "UnknownParameter", "The parameter InstanceId.x is not recognized"),
         ("DescribeInstances", "InstanceId.-1=i-1", "UnknownParameter", "The parameter InstanceId.-1 is not recognized"),
         (

@@ -84,8 +84,7 @@ def console(id):
 def terminate(id, key):
     driver.destroy_node(_node(id))
     _wait(id, NodeState.TERMINATED)
-    # get_key_pair sends `KeyName`, without the number that EC2's list wants.
-    (pair,) = [one for one in driver.list_key_pairs() if one.name == key]
+    pair = driver.get_key_pair(key)
     driver.delete_key_pair(pair)
 
 
