@@ -124,7 +124,7 @@ def _render_operation(operation: Operation, row: Row) -> list[str]:
     for one in parameters:
         support = one.support.value
         if one.support is Support.ACCEPTED:
-            support += ": " + ", ".join(f"`{_shown(value)}`" for value in one.values) or "any"
+            support += ": " + (", ".join(f"`{_shown(value)}`" for value in one.values) or "any")
         lines.append(f"| {f'**{one.path}**' if one.required else one.path} | {one.kind} | {support} |")
     lines.append("")
     return [*lines, *_render_listing(row)]
