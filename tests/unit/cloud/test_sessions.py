@@ -70,6 +70,12 @@ def test_a_token_is_still_known_for_what_it_was_after_its_end(empty: BareCloud) 
     assert sessions.open_session(empty.cloud, made.access_key_id, made.session_token) is not None
 
 
+def test_a_token_is_known_also_to_a_clock_that_was_set_back(empty: BareCloud) -> None:
+    made = sessions.get_session_token(empty.cloud, ROOT, 900)
+    empty.clock.jump_wall(-3600)
+    assert sessions.open_session(empty.cloud, made.access_key_id, made.session_token) is not None
+
+
 def test_a_session_outlives_the_daemon_that_gave_it_out(empty: BareCloud) -> None:
     made = sessions.get_session_token(empty.cloud, ROOT, 900)
     restarted = replace(empty.cloud, random_bytes=secrets.token_bytes)
@@ -148,7 +154,8 @@ def test_a_key_without_its_own_token_is_nobodys(empty: BareCloud) -> None:
     one, other = (sessions.get_session_token(cloud, ROOT, None) for _ in range(2))
     lasting = bootstrap.ensure_root(cloud).access_key.id
     page = cloud.seals.seal("page", {"key": one.access_key_id})
-    for token in (None, other.session_token, one.session_token[:-2], "", "é", "x" * 5000, page):
+    spoilt = [one.session_token + more for more in ("x", "=", "\n", "=AAAA", "é")] + [f"!{one.session_token}"]
+    for token in (None, other.session_token, one.session_token[:-2], "", "é", "x" * 5000, page, *spoilt):
         assert accounts.find_signing_key(cloud, one.access_key_id, token) is None
     for token in (one.session_token, ""):
         assert accounts.find_signing_key(cloud, lasting, token) is None
