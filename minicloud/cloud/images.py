@@ -273,7 +273,7 @@ def describe_images(
         if owned_by:
             conditions.append(filters.owned_by(owned_by))
         if users:
-            conditions.append(filters.launchable_by(users - {ALL}, ALL in users))
+            conditions.append(filters.launchable_by(caller.account_id, users - {ALL}, ALL in users))
         if any(one.name.startswith("tag") for one in asked.filters):
             # An owner's tags are shown to nobody else, so nobody else finds images by them.
             conditions.append(filters.owned_by([caller.account_id]))

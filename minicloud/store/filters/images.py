@@ -127,10 +127,18 @@ def owned_by(account_ids: Collection[str]) -> Condition:
     return _images.account_id.in_(sorted(account_ids))
 
 
-def launchable_by(account_ids: Collection[str], everybody: bool) -> Condition:
-    """Images that any of the accounts was named for; with `everybody`, public ones as well."""
-    public = _images.public.is_(True) if everybody else false()
-    return or_(public, _shared_with(account_ids)) if account_ids else and_(public)
+def launchable_by(asker: str, account_ids: Collection[str], everybody: bool) -> Condition:
+    """Images that any of the accounts was named for; with `everybody`, public ones as well.
+
+    Whom an owner shares an image with is told to nobody but each of them: others are looked for among the asker's own.
+    """
+    found: list[Condition] = [_images.public.is_(True)] if everybody else []
+    if asker in account_ids:
+        found.append(_shared_with([asker]))
+    others = set(account_ids) - {asker}
+    if others:
+        found.append(and_(owned_by([asker]), _shared_with(others)))
+    return or_(false(), *found)
 
 
 def _shared_with(account_ids: Collection[str]) -> Condition:

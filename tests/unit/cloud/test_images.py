@@ -344,6 +344,17 @@ def test_images_are_found_by_owner_and_by_who_may_launch_them(bare: BareCloud) -
     assert seen(bare, ROOT, public, owners=["self"]) == []
 
 
+def test_whom_an_image_is_shared_with_is_told_to_its_owner_alone(bare: BareCloud) -> None:
+    third = "100000000777"
+    shared = bare.add_image(
+        3, account_id=OTHER.account_id, allowed_account_ids=(ROOT.account_id, third), name="shared"
+    ).id
+    share(bare, third)
+    assert seen(bare, OTHER, executable_by=[third]) == [shared]
+    assert seen(bare, ROOT, executable_by=[third]) == [IMAGE_ID]
+    assert seen(bare, ROOT, executable_by=[third, "self"]) == [IMAGE_ID, shared]
+
+
 @pytest.mark.parametrize(
     ("before", "add", "remove", "after"),
     [
