@@ -27,6 +27,9 @@ Key = tuple[int | str, ...]
 Field = Callable[[Sequence[Pattern]], Condition]
 
 TAG_PREFIX = "tag:"
+# A statement with more values than this is compiled each time. Kept compiled, it would take up to half a megabyte, and
+# clients make ever new ones.
+MAX_REMEMBERED_VALUES = 8
 _MAX_INTEGER = 2**31 - 1
 _MAX_BIG = 2**63 - 1
 
@@ -226,6 +229,12 @@ def tag_keys(tagged: ColumnElement[Any]) -> Field:
 def tag_values(tagged: ColumnElement[Any]) -> Field:
     """The values of the tags, whatever their keys."""
     return lambda patterns: tagged.in_(select(_tags.resource_id).where(text(_tags.value)(patterns)))
+
+
+def execution_options(asked: Asked) -> dict[str, Any]:
+    """Return the options with which a listing's statement is to be executed."""
+    values = sum(len(one.values) for one in asked.filters)
+    return {"compiled_cache": None} if values > MAX_REMEMBERED_VALUES else {}
 
 
 def after_key(order: Sequence[Column[Any]], after: Key) -> Condition:

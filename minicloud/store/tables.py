@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from minicloud.store import schema
 from minicloud.store.codec import Codec
-from minicloud.store.search import EVERYTHING, Asked, Condition, FilterSet, Found, Key, after_key
+from minicloud.store.search import EVERYTHING, Asked, Condition, FilterSet, Found, Key, after_key, execution_options
 
 Row = TypeVar("Row")
 # Values of one IN; SQLite holds 32,766 parameters and PostgreSQL 65,535.
@@ -110,7 +110,7 @@ class Rows(Generic[Row]):
         if asked.limit is not None:
             # One more than asked for tells whether there is a next page.
             statement = statement.limit(asked.limit + 1)
-        found = self._connection.execute(statement, parameters).all()
+        found = self._connection.execute(statement, parameters, execution_options=execution_options(asked)).all()
         after: Key | None = None
         if asked.limit is not None and len(found) > asked.limit:
             found = found[: asked.limit]

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Table, and_, case, literal, or_, select
 
 from minicloud.model.resources import Tag
 from minicloud.store import schema
-from minicloud.store.search import Asked, Condition, FilterSet, Found, Key, after_key, text, when
+from minicloud.store.search import Asked, Condition, FilterSet, Found, Key, after_key, execution_options, text, when
 from minicloud.store.transaction import Tx
 
 # By EC2's name of the type: the prefix of its ids, and its table.
@@ -61,7 +61,7 @@ def find_tags(tx: Tx, account_id: str, region: str, asked: Asked) -> Found[tuple
     statement = statement.order_by(*_ORDER)
     if asked.limit is not None:
         statement = statement.limit(asked.limit + 1)
-    rows = tx.connection.execute(statement).all()
+    rows = tx.connection.execute(statement, execution_options=execution_options(asked)).all()
     after: Key | None = None
     if asked.limit is not None and len(rows) > asked.limit:
         rows = rows[: asked.limit]

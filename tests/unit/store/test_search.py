@@ -15,6 +15,7 @@ from minicloud.clock import to_datetime
 from minicloud.model.patterns import parse_pattern
 from minicloud.model.resources import BlockDevice, Image, KeyPair, MetadataOptions
 from minicloud.store import schema, search
+from minicloud.store.filters.tags import find_tags
 from minicloud.store.search import Asked, Filter, FilterSet, Found
 from minicloud.store.store import Store, Tx
 
@@ -356,3 +357,19 @@ def test_a_page_of_everything_has_no_next(store: Store) -> None:
     assert page(2).after == (make.BORN_US, make.number("key", 1))
     empty = store.read(lambda tx: tx.key_pairs.search(KEYS, Asked(limit=1), id=[]))
     assert empty.items == [] and empty.after is None
+
+
+def test_only_statements_of_few_values_are_kept_compiled(store: Store) -> None:
+    def kept_after(values: int) -> int:
+        filters = (Filter("key-name", tuple(f"{n}*x*y*" for n in range(values))),)
+
+        def look(tx: Tx) -> int:
+            tx.key_pairs.search(KEYS, Asked(filters))
+            find_tags(tx, make.ACCOUNT, make.REGION, Asked((Filter("key", filters[0].values),)))
+            return len(tx.connection.engine._compiled_cache or ())
+
+        return store.read(look)
+
+    few = kept_after(search.MAX_REMEMBERED_VALUES)
+    assert [kept_after(search.MAX_REMEMBERED_VALUES + more) for more in (1, 2, 3)] == [few] * 3
+    assert kept_after(1) == few + 2
