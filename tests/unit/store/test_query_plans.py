@@ -1,7 +1,4 @@
-"""How SQLite finds what listings ask for: pages from an index in their order, and named rows by their names.
-
-Its planner decides by the indexes and the statement alone, as long as nothing has analysed the database.
-"""
+"""How SQLite finds what listings ask for: pages from an index in their order, and few rows by what says which."""
 
 from __future__ import annotations
 
@@ -87,9 +84,34 @@ def test_named_instances_are_found_by_their_ids(plan: Any) -> None:
     assert "(id=?)" in step
 
 
+def test_instances_of_a_reservation_are_found_by_it(plan: Any) -> None:
+    asked = Asked((Filter("reservation-id", ("r-00000000000000001",)),), 100)
+    (step, *_) = plan(lambda tx: tx.instances.search(INSTANCES, asked, **OWNED))
+    assert "(reservation_id=?)" in step
+
+
+def test_interfaces_of_an_instance_are_found_by_it(plan: Any) -> None:
+    owned = network_interfaces_of(ACCOUNT, REGION)
+    asked = Asked((Filter("attachment.instance-id", (NAMED,)),), 100)
+    (step, *_) = plan(lambda tx: tx.network_interfaces.search(NETWORK_INTERFACES, asked, owned))
+    assert "(instance_id=?)" in step
+
+
+@pytest.mark.parametrize("name", ["instance-state-name", "instance-type", "image-id"])
+def test_a_page_of_what_many_have_comes_from_an_index_in_its_order(plan: Any, name: str) -> None:
+    (step,) = plan(lambda tx: tx.instances.search(INSTANCES, Asked((Filter(name, ("x",)),), 100), **OWNED))
+    assert "USING INDEX ix_instances_account_id_region_created_us_id (account_id=? AND region=?" in step
+
+
+def test_instances_are_counted_for_a_quota_in_an_index(plan: Any) -> None:
+    (step,) = plan(lambda tx: tx.instances.count(**OWNED, state=["running", "pending"]))
+    assert "USING COVERING INDEX ix_instances_account_id_region_state" in step
+
+
 @pytest.mark.parametrize(
     ("name", "index"),
     [
+        ("instance-id", "(id=?)"),
         ("tag:Name", "ix_tags_key_value (key=? AND value=?)"),
         ("tag-key", "ix_tags_key_value (key=?)"),
         ("block-device-mapping.volume-id", "ix_attachments_volume_id (volume_id=?)"),
@@ -97,7 +119,8 @@ def test_named_instances_are_found_by_their_ids(plan: Any) -> None:
         ("vpc-id", "ix_network_interfaces_vpc_id (vpc_id=?)"),
     ],
 )
-def test_what_filters_look_up_elsewhere_has_an_index(plan: Any, name: str, index: str) -> None:
-    steps = plan(lambda tx: tx.instances.search(INSTANCES, Asked((Filter(name, ("x",)),), 100), **OWNED))
+def test_few_instances_are_found_by_what_says_which(plan: Any, name: str, index: str) -> None:
+    steps = plan(lambda tx: tx.instances.search(INSTANCES, Asked((Filter(name, ("x", "y")),), 100), **OWNED))
+    assert "SEARCH instances USING INDEX sqlite_autoindex_instances_1 (id=?)" in steps[0]
     assert any(index in step for step in steps), steps
     assert not any(step.startswith("SCAN") for step in steps), steps
