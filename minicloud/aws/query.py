@@ -8,8 +8,8 @@ What clients really send, and how it is read:
 - ec2: an empty parameter is an absent one (`SubnetId=`, `IamInstanceProfile.Name=`), and a structure or list of only
   absent things is absent. Three places carry an empty string on purpose: elements of lists (a filter's value), members
   called `Value` (a tag's or an attribute's) and `NoDevice` of a block device mapping.
-- ec2: boto 2 numbers a single value as if it were a list of one (`InstanceId.1` of GetConsoleOutput), and Libcloud leaves
-  the number of a list of one away (`KeyName` of DescribeKeyPairs).
+- ec2: boto 2 numbers a single value as if it were a list of one (`InstanceId.1` of GetConsoleOutput), and Libcloud
+  leaves the number of a list of one away (`KeyName` of DescribeKeyPairs).
 - query: an empty string is an empty string, and an empty list is written `Name=`.
 """
 

@@ -21,6 +21,7 @@ from minicloud.model.resources import (
     Volume,
     Zone,
 )
+from minicloud.model.states import AttachmentState
 from minicloud.store.filters.instances import INSTANCE_STATUSES, IS_RUNNING
 from minicloud.store.filters.instances import INSTANCES as INSTANCE_FILTERS
 from minicloud.store.search import EVERYTHING, Asked, Condition, FilterSet, Found
@@ -113,7 +114,8 @@ def view_instances(cloud: Cloud, tx: Tx, rows: list[Instance]) -> list[InstanceV
     """Return views of rows, in their order, with one query per kind of row."""
     ids = [row.id for row in rows]
     ports = _by_instance(sorted(tx.network_interfaces.where(instance_id=ids), key=lambda port: port.device_index))
-    attachments = _by_instance(sorted(tx.attachments.where(instance_id=ids), key=lambda one: one.pci_slot))
+    attached = [one for one in tx.attachments.where(instance_id=ids) if one.state is not AttachmentState.DETACHED]
+    attachments = _by_instance(sorted(attached, key=lambda one: one.pci_slot))
     volumes = {
         volume.id: volume
         for volume in tx.volumes.where(id=[one.volume_id for group in attachments.values() for one in group])

@@ -394,6 +394,7 @@ network_interfaces = Table(
     UniqueConstraint("mac"),
     UniqueConstraint("instance_id", "device_index"),
     Index(None, "account_id", "id"),
+    Index(None, "private_ip"),
     Index(None, "vpc_id"),
 )
 

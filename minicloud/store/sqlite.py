@@ -10,9 +10,11 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -32,6 +34,12 @@ from minicloud.store.backend import Isolation, WakeListener
 
 # How long a transaction waits for another process's; inside one process store.py's lock keeps writers apart.
 BUSY_SECONDS = 10.0
+READ = "BEGIN"
+WRITE = "BEGIN IMMEDIATE"
+# What one read transaction may take: a filter can be made to match long patterns against every text there is.
+READ_SECONDS = 30.0
+# Between two looks at the clock; a virtual instruction takes some tens of nanoseconds.
+INSTRUCTIONS_BETWEEN_LOOKS = 20_000
 IDLE_CONNECTIONS = 8
 MAX_CONNECTIONS = 64
 _UNAVAILABLE = {
@@ -70,8 +78,8 @@ class SqliteBackend:
             )
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
-        self._readers = self._engine.execution_options(minicloud_begin="BEGIN")
-        self._writers = self._engine.execution_options(minicloud_begin="BEGIN IMMEDIATE")
+        self._readers = self._engine.execution_options(minicloud_begin=READ)
+        self._writers = self._engine.execution_options(minicloud_begin=WRITE)
 
     def connect(self, isolation: Isolation) -> Connection:
         self._check_file()
@@ -102,6 +110,8 @@ class SqliteBackend:
         )
         if primary == sqlite3.SQLITE_FULL:
             return StoreFullError(f"{what}; make room on its file system, and it goes on")
+        if primary == sqlite3.SQLITE_INTERRUPT:
+            return StoreBusyError(f"{what}; a read took longer than {READ_SECONDS:g} s")
         if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreBusyError(f"{what}; another process held it for {BUSY_SECONDS:g} s")
         if primary == sqlite3.SQLITE_CONSTRAINT:
@@ -201,4 +211,11 @@ def _set_up(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> Non
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options()["minicloud_begin"])
+    begin = connection.get_execution_options()["minicloud_begin"]
+    driver: Any = connection.connection.driver_connection
+    if begin == READ:
+        end = time.monotonic() + READ_SECONDS
+        driver.set_progress_handler(lambda: time.monotonic() > end, INSTRUCTIONS_BETWEEN_LOOKS)
+    else:
+        driver.set_progress_handler(None, 0)
+    connection.exec_driver_sql(begin)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, literal, not_
 
-from minicloud.model.states import INSTANCE_STATE_CODES, InstanceState, Intent
+from minicloud.model.states import INSTANCE_STATE_CODES, AttachmentState, InstanceState, Intent
 from minicloud.store import schema
 from minicloud.store.search import (
     ABSENT,
@@ -69,7 +69,7 @@ def _port(field: Field) -> Field:
 
 
 def _device(field: Field) -> Field:
-    return through(_instances.id, _attachments.instance_id, field)
+    return through(_instances.id, _attachments.instance_id, field, _attachments.state != AttachmentState.DETACHED.value)
 
 
 def _with_port(field: Field) -> Field:

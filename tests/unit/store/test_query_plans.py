@@ -114,7 +114,7 @@ def test_instances_are_counted_for_a_quota_in_an_index(plan: Any) -> None:
         ("instance-id", "(id=?)"),
         ("tag:Name", "ix_tags_key_value (key=? AND value=?)"),
         ("tag-key", "ix_tags_key_value (key=?)"),
-        ("block-device-mapping.volume-id", "ix_attachments_volume_id (volume_id=?)"),
+        ("block-device-mapping.volume-id", "(volume_id=?)"),
         ("network-interface.network-interface-id", "(id=?)"),
         ("vpc-id", "ix_network_interfaces_vpc_id (vpc_id=?)"),
     ],

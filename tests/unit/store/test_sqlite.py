@@ -213,3 +213,14 @@ def test_a_child_process_does_not_inherit_the_lock(store: Store, path: Path) -> 
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_read_that_would_never_end_is_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    with monkeypatch.context() as quick:
+        quick.setattr("minicloud.store.sqlite.READ_SECONDS", 0.05)
+        with pytest.raises(StoreBusyError, match="took longer"):
+            store.read(lambda tx: tx.connection.execute(text(endless)).scalar())
+    # What it left behind is neither a transaction nor a limit of the next ones.
+    store.write(lambda tx: tx.accounts.insert(rows.account(7)))
+    assert store.read(lambda tx: tx.accounts.count(id=rows.account(7).id)) == 1

@@ -45,6 +45,7 @@ def upgrade() -> None:
             op.f(f"ix_{table}_account_id_region_created_us_id"), table, ["account_id", "region", "created_us", "id"]
         )
     op.create_index(op.f("ix_network_interfaces_account_id_id"), "network_interfaces", ["account_id", "id"])
+    op.create_index(op.f("ix_network_interfaces_private_ip"), "network_interfaces", ["private_ip"])
     op.create_index(op.f("ix_tags_key_value"), "tags", ["key", "value"])
     op.create_index(op.f("ix_attachments_instance_id"), "attachments", ["instance_id"])
     op.create_index(op.f("ix_attachments_volume_id"), "attachments", ["volume_id"])
