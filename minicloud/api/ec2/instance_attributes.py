@@ -9,7 +9,8 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from minicloud.api.ec2.instances import render_block_devices, render_groups
+from minicloud.api.ec2.instances import render_block_devices
+from minicloud.api.ec2.interface_parts import render_groups
 from minicloud.api.ec2.launches import parse_user_data
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context

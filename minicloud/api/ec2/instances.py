@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from minicloud.api.ec2.common import render_tags
+from minicloud.api.ec2.interface_parts import NO_PUBLIC_NAME, render_groups, render_interface
 from minicloud.api.listing import Pages
 from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
@@ -14,14 +14,10 @@ from minicloud.clock import to_datetime
 from minicloud.cloud import instances, views
 from minicloud.cloud.metadata import private_dns_name
 from minicloud.cloud.metadata_options import shown_options_state
-from minicloud.model.resources import Instance, NetworkInterface, SecurityGroup, Zone
+from minicloud.model.resources import Instance, NetworkInterface, Zone
 from minicloud.model.states import INSTANCE_STATE_CODES, InstanceState
 from minicloud.store.filters.instances import INSTANCE_STATUSES
 from minicloud.store.filters.instances import INSTANCES as INSTANCE_FILTERS
-
-# No DNS publishes public names, so there are none: as in a VPC of EC2's whose DNS host names are off.
-NO_PUBLIC_NAME = ""
-PUBLIC_IP_OWNER = "amazon"
 
 
 def describe_instances(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -189,58 +185,8 @@ def _render_network(view: views.InstanceView, port: NetworkInterface) -> dict[st
         },
         "SourceDestCheck": True,
         "SecurityGroups": render_groups(port, view.groups),
-        "NetworkInterfaces": [_render_port(one, view) for one in view.ports],
+        "NetworkInterfaces": [render_interface(one, view.instance, view.groups) for one in view.ports],
     }
-
-
-def _render_port(port: NetworkInterface, view: views.InstanceView) -> dict[str, Any]:
-    name = private_dns_name(port.private_ip, view.instance.region)
-    association = None
-    if port.public_ip is not None:
-        association = {
-            "IpOwnerId": PUBLIC_IP_OWNER,
-            "PublicDnsName": NO_PUBLIC_NAME,
-            "PublicIp": port.public_ip,
-        }
-    attaching = view.instance.shown_state is InstanceState.PENDING
-    return {
-        "NetworkInterfaceId": port.id,
-        "OwnerId": port.account_id,
-        "VpcId": port.vpc_id,
-        "SubnetId": port.subnet_id,
-        "Description": "",
-        "InterfaceType": "interface",
-        "Status": "in-use",
-        "SourceDestCheck": True,
-        "Operator": {"Managed": False},
-        "MacAddress": port.mac,
-        "PrivateIpAddress": port.private_ip,
-        "PrivateDnsName": name,
-        "Association": association,
-        "PrivateIpAddresses": [
-            {
-                "Primary": True,
-                "PrivateIpAddress": port.private_ip,
-                "PrivateDnsName": name,
-                "Association": association,
-            }
-        ],
-        "Ipv6Addresses": [],
-        "Groups": render_groups(port, view.groups),
-        "Attachment": {
-            "AttachmentId": port.attachment_id,
-            "AttachTime": to_datetime(port.attached_us),
-            "DeleteOnTermination": port.delete_on_termination,
-            "DeviceIndex": port.device_index,
-            "NetworkCardIndex": 0,
-            "Status": "attaching" if attaching else "attached",
-        },
-    }
-
-
-def render_groups(port: NetworkInterface, groups: Mapping[str, SecurityGroup]) -> list[dict[str, str]]:
-    """Return the groups of an interface as EC2 shows them."""
-    return [{"GroupId": id, "GroupName": groups[id].name} for id in port.group_ids if id in groups]
 
 
 def _render_cpu(view: views.InstanceView) -> dict[str, int]:

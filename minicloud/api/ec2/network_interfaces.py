@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from minicloud.api.ec2.common import render_tags
+from minicloud.api.ec2.interface_parts import render_attachment, render_groups, render_interface
 from minicloud.api.listing import Pages
 from minicloud.api.parameters import ANYTHING
 from minicloud.api.rows import Rows, row
 from minicloud.api.services import Context
-from minicloud.clock import to_datetime
 from minicloud.cloud import network_interfaces
-from minicloud.cloud.metadata import private_dns_name
 from minicloud.errors import ApiError
-from minicloud.model.states import InstanceState
-from minicloud.store.filters.network_interfaces import NETWORK_INTERFACES, PUBLIC_IP_OWNER
-
-# No DNS publishes public names.
-NO_PUBLIC_NAME = ""
+from minicloud.model.resources import SecurityGroup
+from minicloud.store.filters.network_interfaces import NETWORK_INTERFACES
 
 
 def describe_network_interfaces(context: Context, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +32,7 @@ def describe_network_interface_attribute(context: Context, parameters: dict[str,
     one = network_interfaces.describe_network_interface(context.cloud, context.caller, parameters["NetworkInterfaceId"])
     shown: dict[str, dict[str, Any]] = {
         "description": {"Description": {"Value": ""}},
-        "groupSet": {"Groups": _render_groups(one)},
+        "groupSet": {"Groups": render_groups(one.port, _groups(one))},
         "sourceDestCheck": {"SourceDestCheck": {"Value": True}},
         "attachment": {"Attachment": _render_attachment(one)},
         "associatePublicIpAddress": {"AssociatePublicIpAddress": one.subnet.map_public_ip_on_launch},
@@ -45,59 +41,26 @@ def describe_network_interface_attribute(context: Context, parameters: dict[str,
 
 
 def _render(one: network_interfaces.NetworkInterfaceView) -> dict[str, Any]:
-    port = one.port
-    name = private_dns_name(port.private_ip, one.zone.region)
-    association = None
-    if port.public_ip is not None:
-        association = {"IpOwnerId": PUBLIC_IP_OWNER, "PublicDnsName": NO_PUBLIC_NAME, "PublicIp": port.public_ip}
     return {
-        "NetworkInterfaceId": port.id,
-        "OwnerId": port.account_id,
-        "VpcId": port.vpc_id,
-        "SubnetId": port.subnet_id,
+        **render_interface(one.port, one.instance, _groups(one)),
         "AvailabilityZone": one.zone.id,
         "AvailabilityZoneId": one.zone.zone_id,
-        "Description": "",
-        "InterfaceType": "interface",
-        "Status": "in-use",
-        "SourceDestCheck": True,
         "RequesterManaged": False,
-        "Operator": {"Managed": False},
-        "MacAddress": port.mac,
-        "PrivateIpAddress": port.private_ip,
-        "PrivateDnsName": name,
-        "Association": association,
-        "PrivateIpAddresses": [
-            {
-                "Primary": True,
-                "PrivateIpAddress": port.private_ip,
-                "PrivateDnsName": name,
-                "Association": association,
-            }
-        ],
-        "Ipv6Addresses": [],
-        "Groups": _render_groups(one),
         "Attachment": _render_attachment(one),
         "TagSet": render_tags(one.tags),
     }
 
 
-def _render_groups(one: network_interfaces.NetworkInterfaceView) -> list[dict[str, str]]:
-    return [{"GroupId": group.id, "GroupName": group.name} for group in one.groups]
-
-
 def _render_attachment(one: network_interfaces.NetworkInterfaceView) -> dict[str, Any]:
-    attaching = one.instance.shown_state is InstanceState.PENDING
     return {
-        "AttachmentId": one.port.attachment_id,
-        "AttachTime": to_datetime(one.port.attached_us),
-        "DeleteOnTermination": one.port.delete_on_termination,
-        "DeviceIndex": one.port.device_index,
-        "NetworkCardIndex": 0,
+        **render_attachment(one.port, one.instance),
         "InstanceId": one.instance.id,
         "InstanceOwnerId": one.instance.account_id,
-        "Status": "attaching" if attaching else "attached",
     }
+
+
+def _groups(one: network_interfaces.NetworkInterfaceView) -> dict[str, SecurityGroup]:
+    return {group.id: group for group in one.groups}
 
 
 ROWS: Rows = {
