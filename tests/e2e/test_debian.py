@@ -76,7 +76,8 @@ def debian(cloud: Any, debian_file: str, tmp_path_factory: pytest.TempPathFactor
     try:
         (launched,) = ec2.run_instances(
             ImageId=image["ImageId"],
-            InstanceType="t3.micro",
+            # One processor: QEMU before 8.2 dies now and then while an emulated guest of two brings its devices up.
+            InstanceType="t2.micro",
             MinCount=1,
             MaxCount=1,
             KeyName=name,
@@ -157,7 +158,7 @@ def test_ansible_learns_of_the_guest_from_inside_it(cloud: Any, debian: Debian, 
         "instance_id": debian.instance_id,
         "instance_identity_document_accountid": instance["NetworkInterfaces"][0]["OwnerId"],
         "instance_tags": {"role": "debian"},
-        "instance_type": "t3.micro",
+        "instance_type": "t2.micro",
         "local_ipv4": instance["PrivateIpAddress"],
         "mac": instance["NetworkInterfaces"][0]["MacAddress"],
         "placement_availability_zone": instance["Placement"]["AvailabilityZone"],
