@@ -231,13 +231,33 @@ def tag_values(tagged: ColumnElement[Any]) -> Field:
     return lambda patterns: tagged.in_(select(_tags.resource_id).where(text(_tags.value)(patterns)))
 
 
-def execution_options(asked: Asked) -> dict[str, Any]:
-    """Return the options with which a listing's statement is to be executed."""
+def read_page(
+    connection: sqlalchemy.Connection,
+    statement: sqlalchemy.Select[Any],
+    order: Sequence[Column[Any]],
+    asked: Asked,
+    parameters: Mapping[str, object] | None = None,
+) -> Found[Sequence[Any]]:
+    """Run a statement for the page that is asked for; it must select the columns of the order."""
+    if asked.after is not None:
+        statement = statement.where(_after(order, asked.after))
+    statement = statement.order_by(*order)
+    if asked.limit is not None:
+        # One more than asked for tells whether there is a next page.
+        statement = statement.limit(asked.limit + 1)
+    found = connection.execute(statement, parameters, execution_options=_execution_options(asked)).all()
+    if asked.limit is None or len(found) <= asked.limit:
+        return Found(list(found))
+    page = found[: asked.limit]
+    return Found(list(page), tuple(page[-1]._mapping[column] for column in order))
+
+
+def _execution_options(asked: Asked) -> dict[str, Any]:
     values = sum(len(one.values) for one in asked.filters)
     return {"compiled_cache": None} if values > MAX_REMEMBERED_VALUES else {}
 
 
-def after_key(order: Sequence[Column[Any]], after: Key) -> Condition:
+def _after(order: Sequence[Column[Any]], after: Key) -> Condition:
     """The rows behind a key in an order."""
     return sqlalchemy.tuple_(*order) > sqlalchemy.tuple_(
         *(literal(value, column.type) for column, value in zip(order, after, strict=True))

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from minicloud.store import schema
 from minicloud.store.codec import Codec
-from minicloud.store.search import EVERYTHING, Asked, Condition, FilterSet, Found, Key, after_key, execution_options
+from minicloud.store.search import EVERYTHING, Asked, Condition, FilterSet, Found, read_page
 
 Row = TypeVar("Row")
 # Values of one IN; SQLite holds 32,766 parameters and PostgreSQL 65,535.
@@ -104,18 +104,8 @@ class Rows(Generic[Row]):
         statement = select(*definition.columns).where(
             *definition.conditions(shape), *filters.conditions(asked.filters), *conditions
         )
-        if asked.after is not None:
-            statement = statement.where(after_key(definition.order, asked.after))
-        statement = statement.order_by(*definition.order)
-        if asked.limit is not None:
-            # One more than asked for tells whether there is a next page.
-            statement = statement.limit(asked.limit + 1)
-        found = self._connection.execute(statement, parameters, execution_options=execution_options(asked)).all()
-        after: Key | None = None
-        if asked.limit is not None and len(found) > asked.limit:
-            found = found[: asked.limit]
-            after = tuple(found[-1][index] for index in definition.order_indexes)
-        return Found([definition.codec.decode(values) for values in found], after)
+        found = read_page(self._connection, statement, definition.order, asked, parameters)
+        return Found([definition.codec.decode(values) for values in found.items], found.after)
 
     def count(self, **equals: object) -> int:
         """Return how many rows `where` would return."""

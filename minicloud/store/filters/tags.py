@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Table, and_, case, literal, or_, select
 
 from minicloud.model.resources import Tag
 from minicloud.store import schema
-from minicloud.store.search import Asked, Condition, FilterSet, Found, Key, after_key, execution_options, text, when
+from minicloud.store.search import Asked, Condition, FilterSet, Found, read_page, text, when
 from minicloud.store.transaction import Tx
 
 # By EC2's name of the type: the prefix of its ids, and its table.
@@ -56,17 +56,8 @@ def find_tags(tx: Tx, account_id: str, region: str, asked: Asked) -> Found[tuple
         or_(*(_owned(prefix, table, account_id, region) for prefix, table in TAGGED.values())),
         *TAGS.conditions(asked.filters),
     )
-    if asked.after is not None:
-        statement = statement.where(after_key(_ORDER, asked.after))
-    statement = statement.order_by(*_ORDER)
-    if asked.limit is not None:
-        statement = statement.limit(asked.limit + 1)
-    rows = tx.connection.execute(statement, execution_options=execution_options(asked)).all()
-    after: Key | None = None
-    if asked.limit is not None and len(rows) > asked.limit:
-        rows = rows[: asked.limit]
-        after = (rows[-1][0], rows[-1][1])
-    return Found([(Tag(*row[:3]), row[3]) for row in rows], after)
+    found = read_page(tx.connection, statement, _ORDER, asked)
+    return Found([(Tag(*row[:3]), row[3]) for row in found.items], found.after)
 
 
 def _owned(prefix: str, table: Table, account_id: str, region: str) -> Condition:
