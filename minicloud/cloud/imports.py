@@ -13,7 +13,7 @@ from minicloud import ids
 from minicloud.cloud import tokens
 from minicloud.cloud.context import Caller, Cloud
 from minicloud.cloud.images import DEFAULT_BOOT_MODE, check_architecture
-from minicloud.cloud.lookups import IMPORT_IMAGE_TASKS, IMPORT_SNAPSHOT_TASKS, require
+from minicloud.cloud.lookups import IMPORT_IMAGE_TASKS, IMPORT_SNAPSHOT_TASKS, narrow_to, require
 from minicloud.cloud.tags import TagSpecifications, check_tag_specifications
 from minicloud.errors import ApiError
 from minicloud.model.resources import BlockDevice, Image, ImportTask, Snapshot
@@ -215,9 +215,12 @@ def _describe(cloud: Cloud, caller: Caller, wanted: list[str], kind: str, asked:
     task_kind = IMPORT_IMAGE_TASKS if kind == "image" else IMPORT_SNAPSHOT_TASKS
 
     def look(tx: Tx) -> Found[ImportView]:
-        owned: dict[str, object] = {"account_id": caller.account_id, "region": caller.region, "kind": kind}
-        if wanted:
-            owned["id"] = [row.id for row in require(tx, caller, task_kind, wanted)]
+        owned = {
+            "account_id": caller.account_id,
+            "region": caller.region,
+            "kind": kind,
+            **narrow_to(tx, caller, task_kind, wanted),
+        }
         found = tx.import_tasks.search(IMPORT_TASKS, asked, **owned)
         return Found(_view(tx, found.items), found.after)
 

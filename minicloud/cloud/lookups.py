@@ -225,6 +225,12 @@ def require(
     return [found[one] for one in unique]
 
 
+def narrow_to(tx: Tx, caller: Caller, kind: Kind[Row], wanted: Iterable[str]) -> dict[str, object]:
+    """Return the condition of a listing that names ids: none if it names none. Errors as `require`."""
+    ids_found = [row.id for row in require(tx, caller, kind, wanted)]  # type: ignore[attr-defined]
+    return {"id": ids_found} if ids_found else {}
+
+
 def require_one(
     tx: Tx,
     caller: Caller,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import NETWORK_INTERFACES, require, require_one
+from minicloud.cloud.lookups import NETWORK_INTERFACES, narrow_to, require_one
 from minicloud.model.resources import Instance, NetworkInterface, SecurityGroup, Subnet, Zone
 from minicloud.store.filters import network_interfaces as filters
 from minicloud.store.search import EVERYTHING, Asked, Found
@@ -32,7 +32,7 @@ def describe_network_interfaces(
     wanted = list(ids)
 
     def look(tx: Tx) -> Found[NetworkInterfaceView]:
-        named = {"id": [row.id for row in require(tx, caller, NETWORK_INTERFACES, wanted)]} if wanted else {}
+        named = narrow_to(tx, caller, NETWORK_INTERFACES, wanted)
         owned = filters.network_interfaces_of(caller.account_id, caller.region)
         found = tx.network_interfaces.search(filters.NETWORK_INTERFACES, asked, owned, **named)
         return Found(_view(tx, found.items), found.after)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import MAX_IDS, SECURITY_GROUP_RULES, SECURITY_GROUPS, require, too_many
+from minicloud.cloud.lookups import MAX_IDS, SECURITY_GROUP_RULES, SECURITY_GROUPS, narrow_to, require, too_many
 from minicloud.cloud.vpcs import default_vpc
 from minicloud.errors import ApiError
 from minicloud.model.resources import SecurityGroup, SecurityGroupRule
@@ -65,7 +65,7 @@ def describe_security_group_rules(
     wanted = list(ids)
 
     def look(tx: Tx) -> Found[SecurityGroupRuleView]:
-        named = {"id": [row.id for row in require(tx, caller, SECURITY_GROUP_RULES, wanted)]} if wanted else {}
+        named = narrow_to(tx, caller, SECURITY_GROUP_RULES, wanted)
         owned = filters.security_group_rules_of(caller.account_id, caller.region)
         found = tx.security_group_rules.search(filters.SECURITY_GROUP_RULES, asked, owned, **named)
         tags = tx.tags.of([row.id for row in found.items])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import SNAPSHOTS, require, require_one
+from minicloud.cloud.lookups import SNAPSHOTS, narrow_to, require_one
 from minicloud.errors import ApiError
 from minicloud.model.resources import Snapshot
 from minicloud.store.filters import snapshots as filters
@@ -50,9 +50,7 @@ def describe_snapshots(
     asked_for = [_parse_users(caller, owners, AMAZON), _parse_users(caller, restorable_by, ALL)]
 
     def look(tx: Tx) -> Found[SnapshotView]:
-        scope: dict[str, object] = {"account_id": caller.account_id, "region": caller.region}
-        if wanted:
-            scope["id"] = [row.id for row in require(tx, caller, SNAPSHOTS, wanted)]
+        scope = {"account_id": caller.account_id, "region": caller.region, **narrow_to(tx, caller, SNAPSHOTS, wanted)}
         if any(users and caller.account_id not in users for users in asked_for):
             return Found([])
         found = tx.snapshots.search(filters.SNAPSHOTS, asked, **scope)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from minicloud.cloud.addresses import subnet_addresses
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import SUBNETS, require
+from minicloud.cloud.lookups import SUBNETS, narrow_to
 from minicloud.model.resources import Subnet, Zone
 from minicloud.store import queries
 from minicloud.store.filters import subnets as filters
@@ -30,7 +30,7 @@ def describe_subnets(cloud: Cloud, caller: Caller, ids: Iterable[str], asked: As
     wanted = list(ids)
 
     def look(tx: Tx) -> Found[SubnetView]:
-        named = {"id": [row.id for row in require(tx, caller, SUBNETS, wanted)]} if wanted else {}
+        named = narrow_to(tx, caller, SUBNETS, wanted)
         owned = filters.subnets_of(caller.account_id, caller.region)
         found = tx.subnets.search(filters.SUBNETS, asked, owned, **named)
         subnet_ids = [row.id for row in found.items]

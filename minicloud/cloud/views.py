@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import INSTANCES, require
+from minicloud.cloud.lookups import INSTANCES, narrow_to, require
 from minicloud.model.resources import (
     Attachment,
     Image,
@@ -88,9 +88,7 @@ def describe_instance_status(
 def _search(
     tx: Tx, caller: Caller, wanted: list[str], filters: FilterSet, asked: Asked, *conditions: Condition
 ) -> Found[Instance]:
-    owned: dict[str, object] = {"account_id": caller.account_id, "region": caller.region}
-    if wanted:
-        owned["id"] = [row.id for row in require(tx, caller, INSTANCES, wanted)]
+    owned = {"account_id": caller.account_id, "region": caller.region, **narrow_to(tx, caller, INSTANCES, wanted)}
     return tx.instances.search(filters, asked, *conditions, **owned)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from minicloud.cloud.block_devices import VOLUME_TYPES
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import VOLUMES, require, require_one
+from minicloud.cloud.lookups import VOLUMES, narrow_to, require, require_one
 from minicloud.errors import ApiError
 from minicloud.model.resources import Attachment, Volume, Zone
 from minicloud.model.states import AttachmentState, HostState
@@ -107,9 +107,7 @@ def refuse_unmodified(cloud: Cloud, caller: Caller, ids: Iterable[str]) -> None:
 
 
 def _search(tx: Tx, caller: Caller, wanted: list[str], known: FilterSet, asked: Asked) -> Found[Volume]:
-    scope: dict[str, object] = {"account_id": caller.account_id, "region": caller.region}
-    if wanted:
-        scope["id"] = [row.id for row in require(tx, caller, VOLUMES, wanted)]
+    scope = {"account_id": caller.account_id, "region": caller.region, **narrow_to(tx, caller, VOLUMES, wanted)}
     return tx.volumes.search(known, asked, **scope)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from minicloud.cloud.context import Caller, Cloud
-from minicloud.cloud.lookups import VPCS, require, require_one
+from minicloud.cloud.lookups import VPCS, narrow_to, require_one
 from minicloud.errors import ApiError
 from minicloud.model.resources import Vpc
 from minicloud.store.filters import vpcs as filters
@@ -30,9 +30,7 @@ def describe_vpcs(cloud: Cloud, caller: Caller, ids: Iterable[str], asked: Asked
     wanted = list(ids)
 
     def look(tx: Tx) -> Found[VpcView]:
-        scope: dict[str, object] = {"account_id": caller.account_id, "region": caller.region}
-        if wanted:
-            scope["id"] = [row.id for row in require(tx, caller, VPCS, wanted)]
+        scope = {"account_id": caller.account_id, "region": caller.region, **narrow_to(tx, caller, VPCS, wanted)}
         found = tx.vpcs.search(filters.VPCS, asked, **scope)
         tags = tx.tags.of([row.id for row in found.items])
         return Found([VpcView(row, tags.get(row.id, {})) for row in found.items], found.after)
