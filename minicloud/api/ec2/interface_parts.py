@@ -9,7 +9,7 @@ from minicloud.clock import to_datetime
 from minicloud.cloud.metadata import private_dns_name
 from minicloud.model.resources import Instance, NetworkInterface, SecurityGroup
 from minicloud.model.states import InstanceState
-from minicloud.store.filters.network_interfaces import PUBLIC_IP_OWNER
+from minicloud.store.filters.instances import PUBLIC_IP_OWNER
 
 # No DNS publishes public names, so there are none: as in a VPC of EC2's whose DNS host names are off.
 NO_PUBLIC_NAME = ""

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, func, literal, not_
 
 from minicloud.model.states import INSTANCE_STATE_CODES, AttachmentState, InstanceState, Intent
 from minicloud.store import schema
+from minicloud.store.filters.derived import private_dns_name
 from minicloud.store.search import (
     ABSENT,
     Condition,
@@ -20,9 +21,7 @@ from minicloud.store.search import (
     JsonMember,
     any_of,
     boolean,
-    concat,
     constant,
-    dotted_as_dashed,
     json_text,
     listed,
     number,
@@ -33,6 +32,9 @@ from minicloud.store.search import (
     time,
     when,
 )
+
+# Who lends public addresses that are not elastic, by EC2's name.
+PUBLIC_IP_OWNER = "amazon"
 
 _instances = schema.instances.c
 _attachments = schema.attachments.c
@@ -93,9 +95,7 @@ def _option(member: str) -> Field:
     return json_text(_instances.metadata_options, member)
 
 
-_PRIVATE_NAME = _port(
-    text(concat("ip-", dotted_as_dashed(_ports.private_ip), ".", _instances.region, ".compute.internal"))
-)
+_PRIVATE_NAME = _port(text(private_dns_name(_ports.private_ip, _instances.region)))
 # An instance without an interface shows empty names.
 _NO_NAME = when(not_(_HAS_PORT), constant(""))
 _PORT_STATUS = _with_port(text(case((_IS_PENDING, literal("attaching")), else_=literal("attached"))))
@@ -106,7 +106,7 @@ _PORTS: Mapping[str, Field] = {
     "addresses.association.association-id": ABSENT,
     "addresses.association.carrier-ip": ABSENT,
     "addresses.association.customer-owned-ip": ABSENT,
-    "addresses.association.ip-owner-id": _association(constant("amazon")),
+    "addresses.association.ip-owner-id": _association(constant(PUBLIC_IP_OWNER)),
     "addresses.association.public-dns-name": _association(constant("")),
     "addresses.association.public-ip": _port(text(_ports.public_ip)),
     "addresses.primary": _with_port(constant("true")),
@@ -116,7 +116,7 @@ _PORTS: Mapping[str, Field] = {
     "association.association-id": ABSENT,
     "association.carrier-ip": ABSENT,
     "association.customer-owned-ip": ABSENT,
-    "association.ip-owner-id": _association(constant("amazon")),
+    "association.ip-owner-id": _association(constant(PUBLIC_IP_OWNER)),
     "association.public-dns-name": _association(constant("")),
     "association.public-ip": _port(text(_ports.public_ip)),
     "attachment.attach-time": _port(time(_ports.attached_us)),

@@ -6,16 +6,15 @@ from sqlalchemy import and_, case, select
 
 from minicloud.model.states import InstanceState
 from minicloud.store import schema
-from minicloud.store.filters.instances import SHOWN_STATE
+from minicloud.store.filters.derived import private_dns_name
+from minicloud.store.filters.instances import PUBLIC_IP_OWNER, SHOWN_STATE
 from minicloud.store.filters.vpcs import in_vpcs_of
 from minicloud.store.search import (
     ABSENT,
     Condition,
     FilterSet,
     boolean,
-    concat,
     constant,
-    dotted_as_dashed,
     listed,
     number,
     text,
@@ -23,9 +22,6 @@ from minicloud.store.search import (
     time,
     when,
 )
-
-# Who lends public addresses that are not elastic, by EC2's name.
-PUBLIC_IP_OWNER = "amazon"
 
 _interfaces = schema.network_interfaces.c
 _instances = schema.instances.c
@@ -65,11 +61,7 @@ NETWORK_INTERFACES = FilterSet(
         "operator.managed": constant("false"),
         "operator.principal": ABSENT,
         "owner-id": text(_interfaces.account_id),
-        "private-dns-name": text(
-            concat(
-                "ip-", dotted_as_dashed(_interfaces.private_ip), ".", _region.scalar_subquery(), ".compute.internal"
-            ),
-        ),
+        "private-dns-name": text(private_dns_name(_interfaces.private_ip, _region.scalar_subquery())),
         "private-ip-address": _private_ip,
         "requester-id": ABSENT,
         "requester-managed": constant("false"),
