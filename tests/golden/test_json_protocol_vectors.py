@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from botocore.awsrequest import HeadersDict
 from botocore.model import ServiceModel
 from botocore.parsers import create_parser
 from support.botocore_sdist import botocore_sdist
+from support.protocol_vectors import as_python
 
 from minicloud.aws.awsjson import JsonCall
 from minicloud.aws.dispatch import choose_call
-from minicloud.aws.models import Catalog, Operation, Shape, load_service
+from minicloud.aws.models import Catalog, Operation, load_service
 from minicloud.aws.request import Request
 from minicloud.errors import ApiError
 
@@ -79,21 +79,6 @@ def vectors(folder: Path, direction: str, name: str) -> Iterator[Vector]:
             (service / "2020-01-01" / "service-2.json").write_text(json.dumps(raw))
             loaded = load_service(service.name, [case["given"]["name"]], data=folder)
             yield Vector(case, loaded.operations[case["given"]["name"]], ServiceModel(raw))
-
-
-def as_python(shape: Shape, value: Any) -> Any:
-    """Vectors write times as numbers and blobs as text."""
-    if shape.kind == "structure":
-        return {name: as_python(shape.members[name].shape, item) for name, item in value.items() if item is not None}
-    if shape.kind == "list":
-        assert shape.element is not None
-        return [as_python(shape.element.shape, item) for item in value]
-    if shape.kind == "map":
-        assert shape.value is not None
-        return {key: as_python(shape.value.shape, item) for key, item in value.items() if item is not None}
-    if shape.kind == "timestamp":
-        return datetime.fromtimestamp(value, UTC)
-    return value.encode() if shape.kind == "blob" and isinstance(value, str) else value
 
 
 def request_of(vector: Vector) -> Request:

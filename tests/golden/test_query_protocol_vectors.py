@@ -14,7 +14,6 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from botocore.awsrequest import HeadersDict
 from botocore.model import ServiceModel
 from botocore.parsers import create_parser
 from support.botocore_sdist import botocore_sdist
+from support.protocol_vectors import as_python
 
 from minicloud.api.operations import OPERATIONS
 from minicloud.aws.dispatch import QueryCall, choose_call
-from minicloud.aws.models import Catalog, Operation, Shape, botocore_data, load_service
+from minicloud.aws.models import Catalog, Operation, botocore_data, load_service
 from minicloud.aws.request import Request
 from minicloud.errors import ApiError
 
@@ -97,21 +97,6 @@ def forget_flattened(shapes: dict[str, Any], reference: dict[str, Any] | None, u
     for name, member in list(members.items()):
         if name not in used and ("flattened" in member or "flattened" in shapes[member["shape"]]):
             del members[name]
-
-
-def as_python(shape: Shape, value: Any) -> Any:
-    """Vectors write times as numbers and blobs as text."""
-    if shape.kind == "structure":
-        return {name: as_python(shape.members[name].shape, item) for name, item in value.items() if item is not None}
-    if shape.kind == "list":
-        assert shape.element is not None
-        return [as_python(shape.element.shape, item) for item in value]
-    if shape.kind == "map":
-        assert shape.value is not None
-        return {key: as_python(shape.value.shape, item) for key, item in value.items() if item is not None}
-    if shape.kind == "timestamp":
-        return datetime.fromtimestamp(value, UTC)
-    return value.encode() if shape.kind == "blob" and isinstance(value, str) else value
 
 
 def request_of(vector: Vector) -> Request:
