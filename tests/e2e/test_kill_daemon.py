@@ -22,6 +22,7 @@ from typing import Any
 import botocore.config
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.parsers import ResponseParserError
 from support import e2e
 
 from minicloud.hosts.libvirt_host import CALL_SECONDS, MONITOR_SECONDS
@@ -108,7 +109,8 @@ class Call(threading.Thread):
     def run(self) -> None:
         try:
             self.answer = self.work()
-        except (BotoCoreError, HTTPClientError) as error:
+        # The last is how botocore tells of an answer whose body was cut off.
+        except (BotoCoreError, HTTPClientError, ResponseParserError) as error:
             self.failure = error
 
 
