@@ -4,6 +4,11 @@ Tests that use them need root and are marked `lab` by that alone. LAB_KEEP=1 lea
 MINICLOUD_TEST_LAB names them, so that a lab that is up is used again:
 
     LAB_KEEP=1 MINICLOUD_TEST_LAB=mine pytest tests/e2e
+
+And how hypothesis draws: the same examples in every run, so that a run tells of a change and not of luck, and without
+a clock, which would measure the machine. Others are drawn, from another seed each, by
+
+    pytest --hypothesis-profile=explore --hypothesis-seed=7
 """
 
 from __future__ import annotations
@@ -18,11 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 LAB_FIXTURES = {"lab", "cloud"}
 LOG_OFFSET = pytest.StashKey[int]()
 LOG_TAIL_BYTES = 64 * 1024
+
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("repeatable")
 
 
 class Lab:

