@@ -8,7 +8,7 @@ import pytest
 from minicloud.errors import PermanentError, TransientError
 from minicloud.hosts.bounded_calls import BoundedCalls, Call
 
-LONG = 10.0
+LONG = 60.0
 
 
 def make(max_threads: int = 4) -> BoundedCalls:

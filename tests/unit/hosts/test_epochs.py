@@ -35,17 +35,17 @@ def test_one_call_at_a_time_for_a_resource() -> None:
     def hold() -> None:
         with fences.held("i-1", 1, 1.0):
             inside.set()
-            leave.wait(10)
+            leave.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     with pytest.raises(TransientError, match="still at work"), fences.held("i-1", 1, 0.01):
         pass
     with fences.held("i-2", 1, 0.01):
         pass
     leave.set()
-    holder.join(10)
+    holder.join(60)
     with fences.held("i-1", 1, 1.0):
         pass
 

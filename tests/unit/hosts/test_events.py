@@ -11,7 +11,7 @@ import pytest
 from minicloud.hosts.events import ensure_event_loop, subscribe
 
 NAME = "i-0123456789abcdef0"
-LONG = 10.0
+LONG = 60.0
 
 
 @pytest.fixture

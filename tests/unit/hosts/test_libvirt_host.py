@@ -36,7 +36,7 @@ RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
 SHUTOFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN)
 HALF_STARTED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 FULL_POOL = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
-LONG = 10.0
+LONG = 60.0
 
 
 def failure(code: int, domain: int = libvirt.VIR_FROM_QEMU) -> libvirt.libvirtError:
@@ -216,11 +216,12 @@ def test_a_spec_that_cannot_be_is_refused_before_libvirt_is_asked(host: LibvirtH
 def test_a_call_that_hangs_puts_its_instance_alone_in_quarantine(
     host: LibvirtHost, fake: Libvirt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "SETTLE_SECONDS", LONG)
     host.ensure_domain(SPEC, 1)
     gate = threading.Event()
     fake.before["shutdown"] = gate.wait
-    monkeypatch.setattr(module, "MONITOR_SECONDS", 0.05)
-    with pytest.raises(TransientError, match="the outcome is unknown"):
+    with monkeypatch.context() as impatient, pytest.raises(TransientError, match="the outcome is unknown"):
+        impatient.setattr(module, "MONITOR_SECONDS", 0.05)
         host.press_power_button(NAME, 1)
     for refused in (lambda: host.press_power_button(NAME, 2), lambda: host.ensure_domain(SPEC, 2)):
         with pytest.raises(TransientError, match="quarantine"):
@@ -238,11 +239,11 @@ def test_an_end_is_not_claimed_while_an_older_call_may_still_define_the_domain(
 ) -> None:
     gate = threading.Event()
     fake.before["define"] = gate.wait
-    monkeypatch.setattr(module, "CALL_SECONDS", 0.2)
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.05)
-    with pytest.raises(TransientError):
+    with monkeypatch.context() as impatient, pytest.raises(TransientError):
+        impatient.setattr(module, "CALL_SECONDS", 0.2)
         host.ensure_domain(SPEC, 1)
-    with pytest.raises(TransientError, match="still out"):
+    with monkeypatch.context() as impatient, pytest.raises(TransientError, match="still out"):
+        impatient.setattr(module, "SETTLE_SECONDS", 0.05)
         host.ensure_no_domain(NAME, 2)
     del fake.before["define"]
     gate.set()
