@@ -40,7 +40,7 @@ def test_too_slow_a_program_is_killed_with_its_children() -> None:
         commands.run(["sh", "-c", "sleep 100 & sleep 100"], timeout_seconds=0.1)
     assert raised.value.code == "command-timeout" and raised.value.transient
     # The pipe that a child inherited is closed too, or this would have waited for it.
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 90
 
 
 def test_long_commands_and_long_complaints_are_cut() -> None:

@@ -42,7 +42,7 @@ def test_one_thread_at_a_time(tmp_path: Path) -> None:
     entered: list[int] = []
 
     def work(epoch: int) -> None:
-        with fenced(str(tmp_path), INSTANCE, 1):
+        with fenced(str(tmp_path), INSTANCE, 1, lock_seconds=600.0):
             assert inside.acquire(blocking=False), "two holders at once"
             entered.append(epoch)
             inside.release()
@@ -82,7 +82,7 @@ def test_nothing_waits_beyond_a_deadline_that_has_passed(tmp_path: Path) -> None
         with fenced(str(tmp_path), INSTANCE, 1):
             thread = threading.Thread(target=_expect_busy, args=(str(tmp_path), late))
             thread.start()
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -175,7 +175,7 @@ def test_whoever_waited_on_a_forgotten_fence_takes_the_new_one(tmp_path: Path) -
 
     def use() -> None:
         for _ in range(200):
-            with fenced(state, INSTANCE, 1) as held:
+            with fenced(state, INSTANCE, 1, lock_seconds=600.0) as held:
                 if not inside.acquire(blocking=False):
                     problems.append("two holders at once")
                     return

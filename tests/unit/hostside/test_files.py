@@ -111,7 +111,7 @@ def test_a_lock_ends_with_a_killed_holder_but_not_before_its_programs(tmp_path: 
         "    child = subprocess.Popen(['sleep', '100'], pass_fds=(lock,), stdout=-3, stderr=-3)\n"
         "    print(child.pid, flush=True)\n    os.kill(os.getpid(), 9)\n"
     )
-    holder = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=30)
+    holder = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60)
     child = int(holder.stdout)
     with pytest.raises(Failure), files.locked(path, 0.05):
         pass

@@ -11,7 +11,9 @@ import pytest
 
 from minicloud.hostside import processes
 
-NAME = "i-0123456789abcdef0"
+# Of this run: other runs of the tests on the same machine are seen, too.
+NAME = f"i-{os.getpid():017x}"
+OTHER = f"i-f{os.getpid():016x}"
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def test_a_living_qemu_is_found_by_its_guests_name() -> None:
     with qemu(NAME) as process:
         assert processes.find_qemu([NAME]) == {NAME: process.pid}
         assert processes.find_qemu()[NAME] == process.pid
-        assert processes.find_qemu(["i-0000000000000000f"]) == {}
+        assert processes.find_qemu([OTHER]) == {}
     assert processes.find_qemu([NAME]) == {}
 
 
@@ -77,8 +79,8 @@ def test_the_pid_file_counts_only_while_its_process_is_that_guest(tmp_path: Path
 
 
 def test_a_lost_qemu_is_ended_and_no_other() -> None:
-    with qemu(NAME) as lost, qemu("i-0000000000000000f") as other:
-        assert processes.end_qemu(NAME, 10.0)
-        assert lost.wait(10) == -9
+    with qemu(NAME) as lost, qemu(OTHER) as other:
+        assert processes.end_qemu(NAME, 60.0)
+        assert lost.wait(60) == -9
         assert other.poll() is None
     assert processes.end_qemu(NAME, 0.0)

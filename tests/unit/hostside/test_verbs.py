@@ -41,7 +41,7 @@ class Host:
         self.volume = names.volume_path(self.pool, VOLUME)
         verbs.prepare(self.state)
 
-    def call(self, verb: str, seconds: float = 10.0, **arguments: Any) -> Any:
+    def call(self, verb: str, seconds: float = 60.0, **arguments: Any) -> Any:
         return verbs.call(self.state, verb, arguments, time.monotonic() + seconds)
 
     def plan(self, base_path: str | None = None) -> dict[str, object]:
@@ -96,12 +96,12 @@ def test_a_call_past_its_deadline_does_not_wait_for_the_fence(
 
     def slow(plans: Any, folder: Any) -> None:
         entered.set()
-        leave.wait(10)
+        leave.wait(60)
 
     monkeypatch.setattr(network, "ensure_ports", slow)
     first = threading.Thread(target=host.call, args=("ensure_instance",), kwargs={"plan": host.plan(), "epoch": 1})
     first.start()
-    entered.wait(10)
+    entered.wait(60)
     with pytest.raises(Failure) as caught:
         host.call("ensure_no_instance", seconds=0.05, removal=host.removal(is_last=True), epoch=2)
     leave.set()
@@ -181,7 +181,7 @@ def test_a_session_restores_the_network_of_hosts_only(
     monkeypatch.setattr(supervisor, "restore", restore)
     before = set(threading.enumerate())
     verbs.prepare(str(tmp_path))
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     verbs.ports.folder(tmp_path).mkdir(parents=True)
     verbs.prepare(str(tmp_path))
     for thread in set(threading.enumerate()) - before:
@@ -200,21 +200,21 @@ def test_an_inventory_restores_what_somebody_took_while_the_session_lasts(
     def restore(folder: str) -> None:
         begun.append(folder)
         restored.set()
-        assert goes_on.wait(10)
+        assert goes_on.wait(60)
 
     monkeypatch.setattr(supervisor, "restore", restore)
     for thread in threading.enumerate():
         if thread.name == "restore":
-            thread.join(10)
+            thread.join(60)
     host.call("inventory")
-    assert restored.wait(10)
+    assert restored.wait(60)
     host.call("inventory")
     goes_on.set()
     assert begun == [host.state]
     monkeypatch.setattr(network, "list_ports", lambda folder: [])
     for thread in threading.enumerate():
         if thread.name == "restore":
-            thread.join(10)
+            thread.join(60)
     host.call("inventory")
     assert begun == [host.state]
 
