@@ -20,7 +20,7 @@ from _lab import plan as plans
 from _lab import state as states
 from _lab.state import LabError, LabState, Process
 
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 
 CLEAN_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -50,18 +50,21 @@ def read_routed_indexes() -> set[int]:
     return found
 
 
-def bring_up(folders: states.Folders, name: str, host_count: int) -> LabState:
-    """Make a lab and return it when every sshd and libvirtd listens. The caller holds the lock and cleans up."""
+def bring_up(folders: states.Folders, name: str, host_count: int, lock: int) -> LabState:
+    """Make a lab and return it when every sshd and libvirtd listens. The caller holds `lock` and cleans up.
+
+    The programs that make files and networks hold the lock, too: should `up` be killed, `down` waits for their end.
+    """
     taken = {lab.plan.index for each in states.list_labs(folders) if (lab := states.load(folders, each))}
     index = choose_index(taken, read_routed_indexes())
     state = LabState(states.make_plan(folders, name, index, host_count))
     states.save(state)
     plan = state.plan
     make_mount_points(folders, plan)
-    make_keys(plan)
+    make_keys(plan, lock)
     for machine in plan.machines:
         make_private_files(plan, machine)
-    make_network(folders, plan)
+    make_network(folders, plan, lock)
     start(state)
     state.ready = True
     states.save(state)
@@ -79,7 +82,7 @@ def make_mount_points(folders: states.Folders, plan: plans.LabPlan) -> None:
             each.mkdir(mode=0o755, exist_ok=True)
 
 
-def make_keys(plan: plans.LabPlan) -> None:
+def make_keys(plan: plans.LabPlan, lock: int) -> None:
     """Make the controller's SSH key and every host's host key; authorize the one, pin the others."""
     plan.data.mkdir(parents=True, exist_ok=True)
     plan.data.parent.chmod(0o711)
@@ -91,7 +94,7 @@ def make_keys(plan: plans.LabPlan) -> None:
         (home / ".ssh").chmod(0o700)
         key = home / ".ssh" / "id_ed25519" if machine.is_controller else machine.folder / "ssh_host_ed25519_key"
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"{plan.name}-{machine.name}", "-f", str(key)]
-        targets[machine.name] = (key, subprocess.Popen(argv, stdin=subprocess.DEVNULL))
+        targets[machine.name] = (key, subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[lock]))
     for key, process in targets.values():
         if process.wait() != 0:
             raise LabError(f"ssh-keygen could not make {key}")
@@ -149,7 +152,7 @@ def seed_libvirt(folder: Path, host_uuid: str) -> None:
             file.write(text)
 
 
-def make_network(folders: states.Folders, plan: plans.LabPlan) -> None:
+def make_network(folders: states.Folders, plan: plans.LabPlan, lock: int) -> None:
     """Make the namespaces, the bridge in the controller's and the cables between them."""
     if not is_mount_point("/run/netns"):
         # The first `ip netns add` of a machine mounts /run/netns over itself; the last `down` undoes that.
@@ -157,7 +160,11 @@ def make_network(folders: states.Folders, plan: plans.LabPlan) -> None:
     for namespace, lines in plans.render_network(plan):
         inside = [] if namespace is None else ["-netns", namespace]
         result = subprocess.run(
-            ["ip", *inside, "-batch", "-"], input="\n".join(lines) + "\n", capture_output=True, text=True
+            ["ip", *inside, "-batch", "-"],
+            input="\n".join(lines) + "\n",
+            capture_output=True,
+            text=True,
+            pass_fds=[lock],
         )
         if result.returncode != 0:
             raise LabError(f"ip failed in {namespace or 'the main namespace'}: {result.stderr.strip()}")

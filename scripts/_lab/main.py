@@ -90,7 +90,7 @@ def ensure_lab(folders: Folders, name: str, hosts: int | None, with_cloud: bool,
     host_count = DEFAULT_HOSTS if hosts is None else hosts
     if not 1 <= host_count <= plans.MAX_HOSTS:
         raise LabError(f"a lab has 1 to {plans.MAX_HOSTS} hosts")
-    with states.locked(folders):
+    with states.locked(folders) as lock:
         state = states.load(folders, name)
         if state and state.is_whole():
             if hosts not in (None, state.plan.host_count):
@@ -99,7 +99,7 @@ def ensure_lab(folders: Folders, name: str, hosts: int | None, with_cloud: bool,
             with stages(f"making {count(host_count, 'host')} out of namespaces"):
                 teardown.take_down(folders, name)
                 try:
-                    state = machines.bring_up(folders, name, host_count)
+                    state = machines.bring_up(folders, name, host_count, lock)
                 except BaseException:
                     teardown.take_down(folders, name)
                     raise
@@ -159,7 +159,7 @@ def describe(state: LabState) -> dict[str, Any]:
     domains: dict[str, list[str] | None] = {}
     for name, process in asked.items():
         try:
-            output, _nothing = process.communicate(timeout=10)
+            output, _nothing = process.communicate(timeout=120)
             domains[name] = output.split() if process.returncode == 0 else None
         except subprocess.TimeoutExpired:
             process.kill()

@@ -93,8 +93,8 @@ def read_start_ticks(pid: int) -> int | None:
 
 
 @contextlib.contextmanager
-def locked(folders: Folders) -> Iterator[None]:
-    """Hold the lock of all labs of this machine: one `up` or `down` at a time."""
+def locked(folders: Folders) -> Iterator[int]:
+    """Hold the lock of all labs of this machine: one `up` or `down` at a time. Give its descriptor."""
     path = folders.runtime / "lock"
     while True:
         folders.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def locked(folders: Folders) -> Iterator[None]:
             break
         os.close(descriptor)
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -18,7 +18,7 @@ from _lab import plan as plans
 from _lab import state as states
 from _lab.state import LabError
 
-GONE_SECONDS = 20.0
+GONE_SECONDS = 120.0
 POLL_SECONDS = 0.01
 NAMESPACES = Path("/run/netns")
 

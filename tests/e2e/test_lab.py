@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ DOMAIN = """\
 """
 
 
-def scripts_lab(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def scripts_lab(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(PROJECT / "scripts" / "lab"), *arguments],
         stdin=subprocess.DEVNULL,
@@ -156,7 +157,7 @@ def test_controller_reaches_libvirt_over_ssh_with_pinned_keys(lab: Any) -> None:
 def test_this_machine_reaches_the_hosts_directly(lab: Any) -> None:
     argv = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={lab.known_hosts}"]
     argv += ["-i", str(lab.ssh_key), f"root@{lab.address('host1')}", "hostname"]
-    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180)
     assert result.stdout.strip() == "host1", result.stderr
 
 
@@ -168,13 +169,15 @@ def test_a_domain_lives_and_dies(lab: Any) -> None:
     lab.exec("host1", ["truncate", "-s", "1M", f"/var/lib/minicloud/{name}.raw"])
     lab.exec("host1", ["ip", "link", "add", f"br-{name}", "type", "bridge"])
     virsh = ["virsh", "-c", "qemu:///system"]
-    began = time.monotonic()
-    for again in (True, False):
+    taken = []
+    for again in (True, True, False):
+        began = time.monotonic()
         lab.exec("host1", [*virsh, "define", f"/var/lib/minicloud/{name}.xml"])
+        taken.append(time.monotonic() - began)
         if again:
             lab.exec("host1", [*virsh, "undefine", name])
     # Milliseconds. Ten seconds each where libvirt and QEMU disagree on whether /dev/kvm may be opened.
-    assert time.monotonic() - began < 8
+    assert min(taken) < 8
     lab.exec("host1", [*virsh, "start", name, "--paused"])
     assert name in describe(lab.name)["machines"][1]["domains"]
     assert lab.exec("host1", ["ps", "-C", "qemu-system-x86", "-o", "user:20="]).stdout.split() == ["libvirt-qemu"]
@@ -183,7 +186,7 @@ def test_a_domain_lives_and_dies(lab: Any) -> None:
     lab.exec("host1", [*virsh, "undefine", name])
     lab.exec("host1", ["ip", "link", "delete", f"br-{name}"])
     # Process 1 reaps: libvirt waits seconds for every process of a machine where nobody does.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while "Z" in lab.exec("host1", ["ps", "-e", "-o", "stat="]).stdout:
         assert time.monotonic() < deadline, "process 1 leaves zombies"
 
@@ -209,7 +212,10 @@ def test_a_host_holds_routers_rules_and_dhcp_of_its_own(lab: Any) -> None:
         dhcp += ["--dhcp-range=172.31.0.2,static", f"--pid-file=/run/{router}.pid", "--leasefile-ro"]
         lab.exec("host1", [*inside, *dhcp])
         pid = lab.exec("host1", ["cat", f"/run/{router}.pid"]).stdout.strip()
-        assert lab.exec("host1", ["ip", "netns", "pids", router]).stdout.split() == [pid]
+        deadline = time.monotonic() + 120
+        # Those that dnsmasq went through to become a daemon may still be on their way out.
+        while lab.exec("host1", ["ip", "netns", "pids", router]).stdout.split() != [pid]:
+            assert time.monotonic() < deadline
         lab.exec("host1", ["kill", pid])
         assert router not in lab.exec("host2", ["ip", "netns", "list"]).stdout
         assert not Path("/run/netns", router).exists()
@@ -248,9 +254,9 @@ while True:
     )
     try:
         assert process.stdout.readline() == "listening\n"
-        with socket.create_connection((address, 7000), timeout=10) as here:
+        with socket.create_connection((address, 7000), timeout=60) as here:
             assert here.recv(100).decode() == lab.leg
-        ask = f"import socket; print(socket.create_connection(('{address}', 7000), 10).recv(100).decode())"
+        ask = f"import socket; print(socket.create_connection(('{address}', 7000), 60).recv(100).decode())"
         assert lab.exec("controller", ["python3", "-c", ask]).stdout.strip() == lab.address("controller")
         assert lab.exec("host2", ["python3", "-c", ask]).stdout.strip() == lab.address("host2")
     finally:
@@ -319,6 +325,41 @@ def test_down_after_an_up_that_was_killed(lab_name: str, after_seconds: float) -
     assert [text for text in command_lines() if any(mark in text for mark in marks)] == []
 
 
+def test_down_waits_for_what_a_killed_up_had_begun(lab_name: str, tmp_path: Path) -> None:
+    """The `ip` that makes the network outlives the `up` that started it."""
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    slow = tmp_path / "ip"
+    slow.write_text(
+        f"""#!/bin/sh
+case "$*" in *-batch*) touch {begun}; sleep 2 ;; esac
+{shutil.which("ip")} "$@"
+status=$?
+touch {ended}
+exit $status
+"""
+    )
+    slow.chmod(0o755)
+    up = subprocess.Popen(
+        [str(PROJECT / "scripts" / "lab"), "up", "1", "--quiet", "--name", lab_name],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    wait_until(begun.exists)
+    ended.unlink(missing_ok=True)
+    up.kill()
+    up.wait()
+    assert scripts_lab("down", "--name", lab_name).returncode == 0
+    wait_until(ended.exists)
+    assert traces_of(lab_name) == []
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def command_lines() -> Iterator[bytes]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -332,7 +373,7 @@ def test_a_dead_host_is_reported_and_up_makes_the_lab_anew(lab_name: str) -> Non
     assert scripts_lab("up", "1", "--name", lab_name).returncode == 0
     pid = next(each["pid"] for each in describe(lab_name)["machines"] if each["name"] == "host1")
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while start_time(pid) is not None:
         assert time.monotonic() < deadline
     seen = scripts_lab("status", "--name", lab_name)
