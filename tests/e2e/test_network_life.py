@@ -83,6 +83,17 @@ def supervisors(host: ScratchHost) -> list[int]:
     return [int(holders[0]), *twins] if len(twins) == 1 else []
 
 
+def await_supervisors(host: ScratchHost, without: set[int] = frozenset()) -> list[int]:  # type: ignore[assignment]
+    found: list[int] = []
+
+    def complete() -> bool:
+        found[:] = supervisors(host)
+        return len(found) == 2 and not without & set(found)
+
+    eventually(complete)
+    return found
+
+
 def picture(host: ScratchHost) -> dict[str, object]:
     """Return all that a router could leave behind on a host."""
     running = [words for _, words in host.processes().values()]
@@ -202,10 +213,10 @@ def test_many_calls_at_once_end_as_one_would(host: ScratchHost) -> None:
         for plan in plans
     ]
     for process in running:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
         assert process.returncode == 0, errors
     await_servers(host)
-    eventually(lambda: len(supervisors(host)) == 2)
+    await_supervisors(host)
     routes = host.run("ip", "route").stdout
     assert all(f"{plan['public_ip']} via 100.127.0.1" in routes for plan in plans)
     for plan in (plans[0], plans[-1]):
@@ -230,7 +241,7 @@ def test_coming_and_going_at_once_ends_with_the_truth(host: ScratchHost) -> None
         for end, plan in ends
     ]
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=180)
         assert process.returncode == 0, errors
     await_servers(host)
     links = host.run("ip", "-br", "link").stdout
@@ -249,9 +260,9 @@ class Talk:
     def __init__(self, host: ScratchHost, netns: str, address: str, port: int) -> None:
         program = (
             "import socket, sys\n"
-            "s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)\n"
-            "s.settimeout(5)\n"
+            "s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 60)\n"
             "for line in sys.stdin:\n"
+            "    s.settimeout(float(line))\n"
             "    s.sendall(b'x')\n"
             "    try: print(s.recv(1).decode(), flush=True)\n"
             "    except OSError: print('silence', flush=True)\n"
@@ -259,9 +270,10 @@ class Talk:
         argv = [sys.executable, "-c", program, address, str(port)]
         self._process = host.popen(*argv, netns=netns, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def goes_on(self) -> bool:
+    def goes_on(self, seconds: float = 60.0) -> bool:
+        """Say whether the other side still answers within so long."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("go\n")
+        self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
         return self._process.stdout.readline() == "x\n"
 
@@ -296,7 +308,7 @@ def test_a_revoked_rule_ends_its_connections_and_no_other(host: ScratchHost) -> 
     assert revoked.goes_on() and kept.goes_on()
     host.ensure(port(10, group(1, EGRESS, allow("tcp", OPEN + 1))))
     assert kept.goes_on()
-    assert not revoked.goes_on()
+    assert not revoked.goes_on(2)
 
 
 def test_leaving_a_group_ends_what_membership_permitted(host: ScratchHost) -> None:
@@ -308,7 +320,7 @@ def test_leaving_a_group_ends_what_membership_permitted(host: ScratchHost) -> No
     talk = Talk(host, client.name, server.ip, OPEN)
     assert talk.goes_on()
     host.ensure(port(11, group(3)))
-    assert not talk.goes_on()
+    assert not talk.goes_on(2)
     assert client.is_shut_out(server.ip, OPEN)
 
 
@@ -320,7 +332,7 @@ def test_a_public_address_that_moves_takes_no_connection_along(host: ScratchHost
     talk = Talk(host, "outside", PUBLIC, OPEN)
     assert talk.goes_on()
     host.ensure(port(10, open_group))
-    assert not talk.goes_on()
+    assert not talk.goes_on(2)
     assert is_shut_out(host, "outside", PUBLIC, OPEN)
     host.ensure(port(11, open_group, public_ip=PUBLIC))
     listen(host, second.name, OPEN, "second")
@@ -330,7 +342,7 @@ def test_a_public_address_that_moves_takes_no_connection_along(host: ScratchHost
 def test_a_public_address_is_announced_to_the_neighbours(host: ScratchHost) -> None:
     program = (
         "import socket\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))\n"
-        "s.bind(('eth0', 0x0806))\ns.settimeout(60)\nprint('watching', flush=True)\n"
+        "s.bind(('eth0', 0x0806))\ns.settimeout(180)\nprint('watching', flush=True)\n"
         "while True:\n    f = s.recv(100)\n    if f[28:32] == f[38:42]: break\nprint(f[28:32].hex(), flush=True)\n"
     )
     with host.popen(sys.executable, "-c", program, netns="outside", stdout=subprocess.PIPE) as watch:
@@ -397,8 +409,7 @@ def test_links_that_somebody_removed_come_back_with_the_next_call(host: ScratchH
 def test_a_router_that_somebody_deleted_comes_back_with_the_next_call(host: ScratchHost) -> None:
     plan = port(10, public_ip=PUBLIC)
     host.ensure(plan)
-    for pid in host.pids(ROUTER):
-        host.kill(pid)
+    host.kill(*await_servers(host).values())
     host.run("ip", "netns", "delete", ROUTER)
     host.ensure(plan)
     await_servers(host)
@@ -552,14 +563,9 @@ def test_the_supervisor_outlives_being_killed_and_takes_its_servers_over(host: S
     host.ensure(port(10))
     before = await_servers(host)
     for victim in (0, 1, 0):
-        eventually(lambda: len(supervisors(host)) == 2)
-        elders = supervisors(host)
-        host.kill(elders[victim])
-        eventually(
-            lambda elders=elders, victim=victim: (  # type: ignore[misc]
-                len(now := supervisors(host)) == 2 and elders[victim] not in now
-            )
-        )
+        killed = await_supervisors(host)[victim]
+        host.kill(killed)
+        await_supervisors(host, without={killed})
         assert servers(host) == before
     host.kill(before["metadata"])
     host.kill(before["dnsmasq"])
@@ -569,8 +575,7 @@ def test_the_supervisor_outlives_being_killed_and_takes_its_servers_over(host: S
 def test_a_lost_supervisor_is_started_by_the_next_call(host: ScratchHost) -> None:
     host.ensure(port(10))
     before = await_servers(host)
-    eventually(lambda: len(supervisors(host)) == 2)
-    host.kill(*supervisors(host))
+    host.kill(*await_supervisors(host))
     host.kill(before["dnsmasq"])
     host.ensure(port(11))
     await_servers(host, without={before["dnsmasq"]})
@@ -581,8 +586,7 @@ def test_a_lost_supervisor_is_started_by_the_next_call(host: ScratchHost) -> Non
 def test_another_version_replaces_the_supervisor_and_what_it_started(host: ScratchHost) -> None:
     host.ensure(port(10))
     before = await_servers(host)
-    eventually(lambda: len(supervisors(host)) == 2)
-    elders = supervisors(host)
+    elders = await_supervisors(host)
     copy = host.folder / "newer" / "minicloud"
     subprocess.run(["mkdir", "-p", str(copy)], check=True)
     subprocess.run(
@@ -595,20 +599,19 @@ def test_another_version_replaces_the_supervisor_and_what_it_started(host: Scrat
     host.run(sys.executable, "-I", "-S", "-c", program, str(copy.parent), str(host.folder))
     after = await_servers(host, without={before["metadata"]})
     assert after["dnsmasq"] == before["dnsmasq"]
-    eventually(lambda: len(now := supervisors(host)) == 2 and not set(elders) & set(now))
+    await_supervisors(host, without=set(elders))
     assert guest_of(host, port(10)).get("/latest/meta-data/local-ipv4") == (200, "10.0.1.10")
 
 
 def test_somebody_elses_processes_in_a_router_are_not_touched(host: ScratchHost) -> None:
     host.ensure(port(10))
     await_servers(host)
-    with host.popen("sleep", "100", netns=ROUTER) as watcher:
-        eventually(lambda: len(supervisors(host)) == 2)
-        host.kill(*supervisors(host))
+    with host.popen("sleep", "1000", netns=ROUTER) as watcher:
+        host.kill(*await_supervisors(host))
         host.restore()
         assert watcher.poll() is None
         host.remove(port(10))  # the router goes, and all that is in it
-        assert watcher.wait(10) != 0
+        assert watcher.wait(60) != 0
 
 
 def test_slow_and_greedy_guests_hold_up_nobody(host: ScratchHost) -> None:
@@ -617,7 +620,7 @@ def test_slow_and_greedy_guests_hold_up_nobody(host: ScratchHost) -> None:
     program = (
         "import socket\nkept = []\n"
         "for _ in range(200):\n"
-        "    s = socket.socket()\n    s.settimeout(5)\n    s.connect(('169.254.169.254', 80))\n"
+        "    s = socket.socket()\n    s.settimeout(60)\n    s.connect(('169.254.169.254', 80))\n"
         "    s.sendall(b'GET /latest/ HTTP/1.1\\r\\nX: ')\n    kept.append(s)\n"
         "print('holding', flush=True)\ninput()\n"
     )

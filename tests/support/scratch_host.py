@@ -129,7 +129,7 @@ class ScratchHost:
         self.call("supervisor", "restore", str(self.folder))
 
     def run(
-        self, *argv: str, netns: str | None = None, check: bool = True, timeout: float = 30, stdin: str = ""
+        self, *argv: str, netns: str | None = None, check: bool = True, timeout: float = 180, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a program on the host, or in one of its network namespaces."""
         inside = ["ip", "netns", "exec", netns] if netns else []
@@ -200,7 +200,7 @@ class Guest:
         inside = [f"link set eth0 address {plan['mac']}", "link set lo up", "link set eth0 up"]
         host.run("ip", "-n", self.name, "-batch", "-", stdin="\n".join(inside) + "\n")
 
-    def run(self, *argv: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a program in the guest."""
         return self.host.run(*argv, netns=self.name, check=check, timeout=timeout)
 
@@ -212,7 +212,7 @@ class Guest:
             "ip route replace default via $router\n"
         )
         self.host.run("sh", "-c", "cat > /run/guest/script && chmod +x /run/guest/script", stdin=script)
-        argv = ["busybox", "udhcpc", "-i", "eth0", "-s", "/run/guest/script", "-q", "-n", "-f", "-t", "5", "-T", "1"]
+        argv = ["busybox", "udhcpc", "-i", "eth0", "-s", "/run/guest/script", "-q", "-n", "-f", "-t", "60", "-T", "1"]
         argv += ["-O", "mtu", "-x", "hostname:chosen-by-guest"]
         self.run("env", f"GUEST={self.name}", *argv)
         text = self.host.run("cat", f"/run/guest/{self.name}").stdout
@@ -244,14 +244,14 @@ class Guest:
         """Say whether a connection gets no answer; what passes takes a thousandth of the time this waits."""
         return is_shut_out(self.host, self.name, address, port)
 
-    def pings(self, address: str) -> bool:
-        """Say whether an address answers a ping."""
-        return self.run("busybox", "ping", "-c", "1", "-W", "1", address, check=False).returncode == 0
+    def pings(self, address: str, seconds: int = 60) -> bool:
+        """Say whether an address answers a ping, waiting so long for it."""
+        return self.run("busybox", "ping", "-c", "1", "-W", str(seconds), address, check=False).returncode == 0
 
 
 _GET = """
 import socket, sys
-s = socket.create_connection(("169.254.169.254", 80), 5)
+s = socket.create_connection(("169.254.169.254", 80), 60)
 lines = ["%s %s HTTP/1.0" % tuple(sys.argv[1:3]), *sys.argv[3:], "", ""]
 s.sendall("\\r\\n".join(lines).encode())
 data = b""
@@ -289,7 +289,7 @@ except OSError as e:
 """
 
 
-def reach(host: ScratchHost, netns: str | None, address: str, port: int, seconds: float = 5.0) -> str | None:
+def reach(host: ScratchHost, netns: str | None, address: str, port: int, seconds: float = 60.0) -> str | None:
     """Connect by TCP from a namespace (None: the host) and return what the other side says; None without an answer."""
     argv = [sys.executable, "-I", "-S", "-c", _REACH, address, str(port), str(seconds)]
     result = host.run(*argv, netns=netns, check=False)
@@ -301,7 +301,7 @@ def is_shut_out(host: ScratchHost, netns: str | None, address: str, port: int) -
     return reach(host, netns, address, port, 0.4) is None
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> float:
+def eventually(holds: Callable[[], bool], seconds: float = 180.0) -> float:
     """Wait for what no event tells of; return how long it took. Raises AssertionError."""
     started = time.monotonic()
     while not holds():
