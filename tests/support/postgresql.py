@@ -21,7 +21,7 @@ import pytest
 from minicloud.clock import ManualClock
 from minicloud.store.store import Store
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 
 def _programs() -> Path | None:
@@ -93,7 +93,7 @@ class Cluster:
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
             [*self._as, str(self._programs / program), *arguments],
-            check=True, capture_output=True, stdin=subprocess.DEVNULL, cwd=self.folder, timeout=120,
+            check=True, capture_output=True, stdin=subprocess.DEVNULL, cwd=self.folder, timeout=300,
         )  # fmt: skip
 
 

@@ -250,7 +250,7 @@ def test_the_thread_writes_by_itself_and_the_rest_at_its_end(log: RequestLog, tm
     seen = threading.Event()
     log.changes.notify = seen.set  # type: ignore[method-assign]
     answer(log)
-    assert seen.wait(10)
+    assert seen.wait(60)
     answer(log)
     log.stop()
     again = RequestFiles(tmp_path / "requests")
@@ -270,7 +270,7 @@ def test_a_bug_while_writing_does_not_end_the_thread(
     monkeypatch.setattr(log.files, "append", fail)
     log.start()
     answer(log)
-    assert failed.wait(10)
+    assert failed.wait(60)
     answer(log, "RunInstances")
     log.stop()
     assert [one["Operation"] for one in lines(log)] == ["RunInstances"]

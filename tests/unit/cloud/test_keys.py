@@ -54,7 +54,7 @@ def der(key: Any) -> bytes:
 
 
 def run(*argv: str, input: bytes | None = None) -> bytes:
-    return subprocess.run(argv, input=input, capture_output=True, check=True, timeout=30).stdout
+    return subprocess.run(argv, input=input, capture_output=True, check=True, timeout=120).stdout
 
 
 def create(bare: BareCloud, name: str = "mine", key_type: str = "ed25519", tags: Any = None) -> keys.KeyPairView:

@@ -18,7 +18,7 @@ from minicloud.hosts.protocol import Host
 from minicloud.model.plans import HostEvent, Inventory
 from minicloud.model.states import HostState
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class OneHost:

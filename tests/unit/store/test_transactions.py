@@ -71,7 +71,7 @@ def test_a_read_sees_one_moment(store: Store) -> None:
         before = tx.accounts.count()
         thread = threading.Thread(target=lambda: store.write(lambda other: other.accounts.insert(rows.account(2))))
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         return before, tx.accounts.count()
 
@@ -234,7 +234,7 @@ def test_another_daemon_hears_of_wake_ups(postgresql_url: str, clock: ManualCloc
 
     def wait_for(count: int) -> None:
         with arrived:
-            assert arrived.wait_for(lambda: len(heard) >= count, 20), heard
+            assert arrived.wait_for(lambda: len(heard) >= count, 60), heard
 
     there.on_wake(listen)
     wait_for(1)
@@ -270,6 +270,6 @@ def test_a_database_in_memory_is_one_database(clock: ManualClock) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert max(results) == 10
     store.close()

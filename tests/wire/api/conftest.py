@@ -19,7 +19,7 @@ from minicloud.aws.models import Catalog
 
 ACCESS_KEY = "AKIA" + base64.b32encode(build.fixed_bytes(10)).decode()
 SECRET_KEY = base64.b64encode(build.fixed_bytes(30)).decode()
-NO_RETRIES = Config(retries={"total_max_attempts": 1}, read_timeout=20)
+NO_RETRIES = Config(retries={"total_max_attempts": 1}, read_timeout=120)
 
 
 @pytest.fixture(scope="session")

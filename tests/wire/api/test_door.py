@@ -281,7 +281,7 @@ def run_asgi(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), 10))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 60))  # type: ignore[arg-type]
 
 
 # Waiting
@@ -313,7 +313,7 @@ def test_a_commit_wakes_who_waits(door: Door, front: Any) -> None:
     front.services.changes.wait = announced
 
     def change() -> None:
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         # A change of something else wakes, too, but is no answer.
         store.write(lambda tx: tx.tags.set(build.IMAGE_ID, {"a": "b"}))
         store.write(lambda tx: tx.instances.update(id, state=InstanceState.RUNNING))
@@ -321,7 +321,7 @@ def test_a_commit_wakes_who_waits(door: Door, front: Any) -> None:
     thread = threading.Thread(target=change)
     thread.start()
     answer = door("minicloud/WaitForChange", Ids=[id], Since=token, TimeoutSeconds=60)
-    thread.join(10)
+    thread.join(60)
     assert answer["Resources"][0]["State"] == "running"
     assert answer["Token"] != token
 

@@ -39,7 +39,7 @@ def address(front: Any, server: Any) -> tuple[str, int]:
 def send(
     address: tuple[str, int], method: str, target: str, body: Any = None, headers: dict[str, str] | None = None
 ) -> tuple[int, str, dict[str, str]]:
-    connection = http.client.HTTPConnection(*address, timeout=20)
+    connection = http.client.HTTPConnection(*address, timeout=120)
     try:
         connection.request(method, target, body, headers or {})
         response = connection.getresponse()
@@ -159,7 +159,7 @@ def test_a_body_of_ten_megabytes_is_refused(address: tuple[str, int], chunked: b
 
 
 def test_a_declared_gigabyte_is_refused_unread(address: tuple[str, int]) -> None:
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=120) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\n")
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -169,7 +169,7 @@ def test_a_body_that_never_comes_is_not_waited_for_for_ever(
     address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "READ_SECONDS", 0.2)
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=120) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -178,7 +178,7 @@ def test_a_body_that_never_comes_is_not_waited_for_for_ever(
 def test_a_client_that_hangs_up_is_no_error(
     address: tuple[str, int], server: Any, credentials: Credentials, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=120) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
     request = sign(f"{server[1]}/", ACTION, credentials).prepare()
     assert send(address, "POST", "/", ACTION, dict(request.headers))[0] == 200
@@ -233,8 +233,8 @@ def test_more_requests_than_there_is_room_for_are_told_so(
     entered, release = threading.Barrier(3), threading.Event()
 
     def slow(*_: Any) -> dict[str, Any]:
-        entered.wait(10)
-        release.wait(10)
+        entered.wait(60)
+        release.wait(60)
         return {"Regions": []}
 
     row = rows.Row(slow, operations.OPERATIONS["ec2"]["DescribeRegions"].honours)
@@ -245,14 +245,14 @@ def test_more_requests_than_there_is_room_for_are_told_so(
     threads = [threading.Thread(target=ec2.describe_regions) for _ in range(2)]
     for thread in threads:
         thread.start()
-    entered.wait(10)
+    entered.wait(60)
     try:
         error = refused("RequestLimitExceeded", ec2.describe_vpcs)
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503
     finally:
         release.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
     assert ec2.describe_vpcs()["Vpcs"]
 
 
@@ -263,8 +263,8 @@ def test_a_host_that_hangs_does_not_hold_every_thread(
     entered, release = threading.Barrier(MAX_HOST_READS + 1), threading.Event()
 
     def hang(_: Any) -> bytes:
-        entered.wait(10)
-        release.wait(10)
+        entered.wait(60)
+        release.wait(60)
         return b""
 
     server[0].app = build.endpoint_of(replace(front, services=replace(front.services, read_console=hang)))
@@ -274,14 +274,14 @@ def test_a_host_that_hangs_does_not_hold_every_thread(
     ]
     for thread in threads:
         thread.start()
-    entered.wait(10)
+    entered.wait(60)
     try:
         refused("RequestLimitExceeded", ec2.get_console_output, InstanceId=id)
         assert ec2.describe_instances()["Reservations"]
     finally:
         release.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
 
 def test_every_operation_of_the_table_is_in_aws_s_model(catalog: Any) -> None:

@@ -53,10 +53,10 @@ def socket_path(front: build.Front, tmp_path: Path) -> Iterator[Path]:
     server.startup = announce  # type: ignore[method-assign]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     yield path
     server.should_exit = True
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.fixture
