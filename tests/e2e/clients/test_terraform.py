@@ -12,7 +12,7 @@ from support import clients, e2e
 
 CONFIGURATION = Path(__file__).parent / "terraform" / "main.tf"
 # Each command starts the provider, which takes seconds, and some wait for a guest's shutdown.
-COMMAND_SECONDS = 300
+COMMAND_SECONDS = 900
 
 
 def test_terraform_plans_applies_changes_and_destroys(outside: Any, got: Callable[..., Any], tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def _instance(id):
 
 
 def _wait(instance, state):
-    for _ in range(120):
+    for _ in range(600):
         if instance.update() == state:
             return
         time.sleep(1)

@@ -4,7 +4,7 @@ import boto3
 import steps
 from botocore.exceptions import ClientError
 
-QUICK = {"Delay": 1, "MaxAttempts": 120}
+QUICK = {"Delay": 1, "MaxAttempts": 600}
 ec2 = boto3.client("ec2")
 
 

@@ -11,7 +11,7 @@ const { EC2Client, paginateDescribeImages, paginateDescribeInstances } = ec2Pack
 
 const ec2 = new EC2Client({});
 const send = (name, input = {}) => ec2.send(new ec2Package[`${name}Command`](input));
-const quick = { client: ec2, minDelay: 1, maxDelay: 2, maxWaitTime: 120 };
+const quick = { client: ec2, minDelay: 1, maxDelay: 2, maxWaitTime: 600 };
 
 async function all(pages, pick) {
   const found = [];

@@ -54,7 +54,7 @@ def launch(image, type, zone, name, key, user_data):
         ex_keyname=key,
         ex_userdata=user_data,
     )
-    ((node, addresses),) = driver.wait_until_running([node], wait_period=1, timeout=120)
+    ((node, addresses),) = driver.wait_until_running([node], wait_period=1, timeout=600)
     return {"id": node.id, "address": addresses[0], "private_key": made.private_key}
 
 
@@ -73,7 +73,7 @@ def stop(id):
 
 def start(id):
     driver.start_node(_node(id))
-    ((_, addresses),) = driver.wait_until_running([_node(id)], wait_period=1, timeout=120)
+    ((_, addresses),) = driver.wait_until_running([_node(id)], wait_period=1, timeout=600)
     return addresses[0]
 
 
@@ -93,7 +93,7 @@ def _node(id):
 
 
 def _wait(id, state):
-    for _ in range(120):
+    for _ in range(600):
         if _node(id).state == state:
             return
         time.sleep(1)
