@@ -196,7 +196,7 @@ def test_a_killed_daemon_leaves_no_lock_and_no_half_transaction(store: Store, pa
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "store.write(die)\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], timeout=180)
     assert result.returncode == -signal.SIGKILL
     store.lock_exclusively()
     assert [row.name for row in store.read(lambda tx: tx.accounts.where())] == ["kept"]
