@@ -82,7 +82,7 @@ class Lab:
         return [*self._machines[machine]["enter"], *argv]
 
     def exec(
-        self, machine: str, argv: list[str], *, check: bool = True, timeout: float = 60, input: str | None = None
+        self, machine: str, argv: list[str], *, check: bool = True, timeout: float = 180, input: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside a machine and return what it printed; AssertionError with all of it if it fails."""
         result = subprocess.run(
@@ -158,10 +158,10 @@ class Cloud(Lab):
         result = self.exec("controller", ["aws", "--output", "json", *arguments], timeout=timeout)
         return json.loads(result.stdout) if result.stdout.strip() else None
 
-    def ssh(self, address: str, key_file: Path, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def ssh(self, address: str, key_file: Path, command: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a command in a guest over ssh, from here; the caller judges the outcome (255: it does not answer)."""
         options = ["-F", "none", "-i", str(key_file), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
-        options += ["-o", "ConnectTimeout=5", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        options += ["-o", "ConnectTimeout=15", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
         options += ["-o", "LogLevel=ERROR"]
         return subprocess.run(
             ["ssh", *options, f"{self.user}@{address}", command],
@@ -194,7 +194,7 @@ class Cloud(Lab):
         watched = os.pidfd_open(pid)
         try:
             os.kill(pid, signal.SIGKILL)
-            if not select.select([watched], [], [], 30)[0]:
+            if not select.select([watched], [], [], 120)[0]:
                 raise AssertionError(f"the daemon, process {pid}, does not die")
         finally:
             os.close(watched)
@@ -204,7 +204,7 @@ class Cloud(Lab):
         run_lab("up", "--cloud", "--quiet", "--name", self.name)
 
 
-def run_lab(*arguments: str, timeout: float = 600) -> str:
+def run_lab(*arguments: str, timeout: float = 1800) -> str:
     """Run scripts/lab and return its output; fail the test with all of it if it fails."""
     result = subprocess.run(
         [str(PROJECT / "scripts" / "lab"), *arguments],

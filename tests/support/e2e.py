@@ -26,17 +26,23 @@ T = TypeVar("T")
 SOCKET_PATH = "/run/minicloud/minicloud.sock"
 STATE_FOLDER = "/var/lib/minicloud"
 DATABASE = f"{STATE_FOLDER}/controller/minicloud.db"
-# An emulated guest on a busy machine takes its time; a broken one never comes.
-GUEST_SECONDS = 120.0
-STATE_SECONDS = 120.0
-DAEMON_SECONDS = 60.0
+# Safety nets, all of them: an emulated guest on a busy machine takes its time; a broken one never comes.
+LOOK_SECONDS = 180.0
+GUEST_SECONDS = 300.0
+STATE_SECONDS = 300.0
+DAEMON_SECONDS = 180.0
+# A guest that has answered once answers again, however busy the machine is just now.
+CONNECT_SECONDS = 60
+COMMAND_SECONDS = 180.0
 GLANCE_SECONDS = 0.02
 SURVEY_WORDS = "not as their rows say"
 # Of one daemon with one host: events, and a few for calls.
 MAX_LIBVIRT_CONNECTIONS = 8
 
 
-def until(what: str, look: Callable[[], T | None], timeout_seconds: float = 30.0, every: float = GLANCE_SECONDS) -> T:
+def until(
+    what: str, look: Callable[[], T | None], timeout_seconds: float = LOOK_SECONDS, every: float = GLANCE_SECONDS
+) -> T:
     """Return the first true answer of `look`: for what announces itself by no event. AssertionError in the end."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -110,7 +116,7 @@ def told_by_event(cloud: Any, instance_id: str, state: str) -> Iterator[None]:
     print(f"{instance_id}: {state} {took:.2f} s later")
     with cloud.log.open("rb") as log:
         log.seek(offset)
-        found = [line for line in log.read().decode().splitlines() if SURVEY_WORDS in line and instance_id in line]
+        found = [line for line in log.read().decode(errors="replace").splitlines() if SURVEY_WORDS in line and instance_id in line]
     assert not found or took < SURVEY_SECONDS / 8, f"no event in {took:.0f} s: {found}"
 
 
@@ -141,7 +147,7 @@ def host_names(cloud: Any) -> dict[str, str]:
     return {one["Zone"]: one["Name"] for one in door(cloud).minicloud("DescribeHosts")["Hosts"]}
 
 
-def wait_hosts_up(cloud: Any, timeout_seconds: float = 60.0) -> None:
+def wait_hosts_up(cloud: Any, timeout_seconds: float = LOOK_SECONDS) -> None:
     def up() -> bool:
         return all(one["State"] == "up" for one in door(cloud).minicloud("DescribeHosts")["Hosts"])
 
@@ -185,7 +191,7 @@ class Guest:
     key_file: Path
     user: str = "root"
 
-    def run(self, command: str, check: bool = True, timeout: float = 60) -> str:
+    def run(self, command: str, check: bool = True, timeout: float = COMMAND_SECONDS) -> str:
         """Run a shell command in the guest; AssertionError with all of it if it fails and `check`."""
         result = self.attempt(command, timeout)
         if check and result.returncode != 0:
@@ -194,11 +200,15 @@ class Guest:
             )
         return result.stdout
 
-    def attempt(self, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def attempt(
+        self, command: str, timeout: float = COMMAND_SECONDS, connect_seconds: int = CONNECT_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command, whatever becomes of it. 255 is ssh's own: the guest does not answer."""
         options = ["-F", "none", "-i", str(self.key_file), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
-        options += ["-o", "ConnectTimeout=3", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
-        options += ["-o", "LogLevel=ERROR", "-o", "ServerAliveInterval=5"]
+        options += ["-o", f"ConnectTimeout={connect_seconds}", "-o", "UserKnownHostsFile=/dev/null"]
+        options += ["-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"]
+        # A guest whose power went may not say good-bye.
+        options += ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=8"]
         return subprocess.run(
             ["ssh", *options, f"{self.user}@{self.address}", command],
             stdin=subprocess.DEVNULL,
@@ -209,17 +219,24 @@ class Guest:
 
     def wait(self, command: str = "true", timeout_seconds: float = GUEST_SECONDS) -> str:
         """Wait until ssh answers and the command succeeds; return its output."""
-        last: list[subprocess.CompletedProcess[str]] = []
+        last: list[object] = []
 
         def answer() -> subprocess.CompletedProcess[str] | None:
-            last[:] = [self.attempt(command)]
-            return last[0] if last[0].returncode == 0 else None
+            # Short at first, for nobody may be there yet; longer with every try, for it may only be slow.
+            patience = min(CONNECT_SECONDS, 3 + len(last))
+            try:
+                result = self.attempt(command, connect_seconds=patience)
+            except subprocess.TimeoutExpired as error:
+                last.append(error)
+                return None
+            last.append(result)
+            return result if result.returncode == 0 else None
 
         try:
             return until(f"ssh to {self.address}", answer, timeout_seconds, every=0.2).stdout
         except AssertionError as error:
             console = console_text(self.cloud, self.instance_id)
-            raise AssertionError(f"{error}\n{last}\nconsole of {self.instance_id}:\n{console[-4000:]}") from None
+            raise AssertionError(f"{error}\n{last[-1:]}\nconsole of {self.instance_id}:\n{console[-4000:]}") from None
 
 
 def guest(cloud: Any, instance_id: str, key_file: Path, user: str = "root") -> Guest:
@@ -304,7 +321,7 @@ def task_rows(cloud: Any) -> dict[str, dict[str, Any]]:
 
 def _rows(cloud: Any, table: str) -> list[dict[str, Any]]:
     path = cloud.private("controller", DATABASE)
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as database:
         database.row_factory = sqlite3.Row
         return [dict(row) for row in database.execute(f"SELECT * FROM {table}")]
 
@@ -312,7 +329,7 @@ def _rows(cloud: Any, table: str) -> list[dict[str, Any]]:
 # --- debris ---------------------------------------------------------------------------------------------------------
 
 
-def assert_no_debris(cloud: Any, timeout_seconds: float = 20.0) -> None:
+def assert_no_debris(cloud: Any, timeout_seconds: float = LOOK_SECONDS) -> None:
     """Fail unless every host is as bare as before its first instance, but for bases of images and ended fences.
 
     No instance may live. What ends by itself once its cause has gone, such as a killed daemon's ssh connections, is
@@ -321,10 +338,17 @@ def assert_no_debris(cloud: Any, timeout_seconds: float = 20.0) -> None:
     living = [f"{one['InstanceId']} is {one['State']['Name']}" for one in live_instances(cloud)]
     assert not living, living
     deadline = time.monotonic() + timeout_seconds
-    while found := [*(each for host in cloud.hosts for each in _host_debris(cloud, host)), *_controller_debris(cloud)]:
+    while found := _debris(cloud):
         if time.monotonic() > deadline:
             raise AssertionError("debris:\n" + "\n".join(found))
         time.sleep(0.1)
+
+
+def _debris(cloud: Any) -> list[str]:
+    try:
+        return [*(each for host in cloud.hosts for each in _host_debris(cloud, host)), *_controller_debris(cloud)]
+    except FileNotFoundError as error:
+        return [f"{error.filename} went while it was looked at"]
 
 
 def _host_debris(cloud: Any, host: str) -> list[str]:
@@ -393,7 +417,7 @@ def _controller_debris(cloud: Any) -> list[str]:
     return found
 
 
-def assert_one_session_each(cloud: Any, timeout_seconds: float = 30.0) -> None:
+def assert_one_session_each(cloud: Any, timeout_seconds: float = LOOK_SECONDS) -> None:
     """Fail unless every host is left with the sessions and connections of one daemon, however many died before."""
 
     def extra() -> list[str]:
