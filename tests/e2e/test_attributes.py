@@ -155,7 +155,8 @@ def test_a_stopped_instance_becomes_another_type(subject: Subject) -> None:
     processors, memory_kib = size_of(guest)
     assert processors == VCPUS[LARGE] and 0.9 * MEMORY_KIB[LARGE] < memory_kib < MEMORY_KIB[LARGE]
     assert guest.run("cat /root/kept") == "kept\n"
-    assert int(guest.run(f"blockdev --getsize64 {STORE_DEVICE}")) >= 50 * 1000**3
+    # Linked a moment after logging in is possible.
+    assert int(guest.wait(f"blockdev --getsize64 {STORE_DEVICE}")) >= 50 * 1000**3
     token = put_token(guest)
     assert read_by_token(guest, token, "meta-data/instance-type") == LARGE
     assert read_by_token(guest, token, "user-data") == "second"

@@ -87,12 +87,12 @@ def debian(cloud: Any, debian_file: str, tmp_path_factory: pytest.TempPathFactor
             TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "role", "Value": "debian"}]}],
         )["Instances"]
         instance_id = launched["InstanceId"]
-        e2e.wait_state(cloud, [instance_id], "running", 180)
+        e2e.wait_state(cloud, [instance_id], "running", BOOT_SECONDS)
         guest = e2e.guest(cloud, instance_id, key_file, user="debian")
         guest.wait(timeout_seconds=BOOT_SECONDS)
         yield Debian(ec2, guest, e2e.describe(ec2, instance_id))
     finally:
-        e2e.terminate(cloud, [one["InstanceId"] for one in e2e.live_instances(cloud)], 180)
+        e2e.terminate(cloud, [one["InstanceId"] for one in e2e.live_instances(cloud)])
         ec2.deregister_image(ImageId=image["ImageId"])
         ec2.delete_key_pair(KeyName=name)
         ec2.close()
@@ -103,7 +103,7 @@ def test_debian_boots_with_its_own_cloud_init(cloud: Any, debian: Debian) -> Non
     guest, instance = debian.guest, debian.instance
     status = guest.attempt("cloud-init status --wait", timeout=BOOT_SECONDS)
     assert status.stdout.strip(".\n") == "status: done", status.stdout + e2e.console_text(cloud, debian.instance_id)
-    result = json.loads(guest.run("cat /run/cloud-init/result.json", timeout=120))["v1"]
+    result = json.loads(guest.run("cat /run/cloud-init/result.json", timeout=300))["v1"]
     assert result == {"datasource": "DataSourceEc2Local", "errors": []}
     # Once for all: every login costs an emulated machine seconds.
     facts = guest.run(
@@ -175,4 +175,4 @@ def test_ansible_learns_of_the_guest_from_inside_it(cloud: Any, debian: Debian, 
 def test_debian_hears_the_power_button(cloud: Any, debian: Debian) -> None:
     """Through systemd-logind."""
     debian.ec2.stop_instances(InstanceIds=[debian.instance_id])
-    e2e.wait_state(cloud, [debian.instance_id], "stopped", 180)
+    e2e.wait_state(cloud, [debian.instance_id], "stopped")

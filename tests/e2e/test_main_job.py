@@ -191,7 +191,8 @@ def test_more_than_the_hosts_hold_is_refused_at_once(job: Job) -> None:
     result = job.cloud.exec("controller", launch, check=False)
     assert result.returncode == 255
     assert "(InsufficientInstanceCapacity) when calling the RunInstances operation" in result.stderr
-    assert e2e.task_rows(job.cloud).keys() == before
+    # Nothing was begun; what ended long ago may be forgotten at any moment.
+    assert e2e.task_rows(job.cloud).keys() <= before
 
 
 @pytest.mark.parametrize("which", ["one", "other", "store"])
@@ -225,7 +226,7 @@ def test_user_data_ran_once(job: Job) -> None:
 
 def test_metadata_of_an_instance_that_allows_both_versions(job: Job) -> None:
     guest = job.guest(job.one)
-    token = put_token(guest, 60)
+    token = put_token(guest)
     assert guest.run(f"{get(token)}/meta-data/instance-id") == job.one
     assert guest.run(f"wget -q -O - {IMDS}/meta-data/instance-id") == job.one
     document = json.loads(guest.run(f"{get(token)}/dynamic/instance-identity/document"))
@@ -236,7 +237,7 @@ def test_metadata_of_an_instance_that_allows_both_versions(job: Job) -> None:
     assert guest.run(f"{get(token)}/meta-data/public-ipv4") == instance["PublicIpAddress"]
     assert guest.run(f"{get(token)}/user-data") == USER_DATA
     # Another instance's token is worth nothing here.
-    foreign = put_token(job.guest(job.other), 60)
+    foreign = put_token(job.guest(job.other))
     assert "401" in guest.attempt(f"{get(foreign)}/meta-data/instance-id").stderr
 
 
@@ -244,14 +245,14 @@ def test_metadata_of_an_instance_that_demands_tokens(job: Job) -> None:
     guest = job.guest(job.store)
     refused = guest.attempt(f"wget -O - {IMDS}/meta-data/instance-id")
     assert refused.returncode != 0 and "401" in refused.stderr
-    token = put_token(guest, 60)
+    token = put_token(guest)
     assert guest.run(f"{get(token)}/meta-data/instance-id") == job.store
     assert guest.run(f"{get(token)}/meta-data/block-device-mapping/ephemeral0") == "sdb"
 
 
-def put_token(guest: Guest, seconds: int) -> str:
+def put_token(guest: Guest) -> str:
     """Take a token: busybox's wget cannot PUT, its nc can, and wants its input held open."""
-    request = rf"PUT /latest/api/token HTTP/1.0\r\nX-aws-ec2-metadata-token-ttl-seconds: {seconds}\r\n\r\n"
+    request = r"PUT /latest/api/token HTTP/1.0\r\nX-aws-ec2-metadata-token-ttl-seconds: 3600\r\n\r\n"
 
     def ask() -> str | None:
         lines = guest.run(f"(printf '{request}'; sleep 1) | nc 169.254.169.254 80").splitlines()
@@ -280,13 +281,13 @@ def test_the_way_out_leads_through_the_public_address(job: Job) -> None:
     address = job.cloud.address("controller")
     script = (
         "import socket; s = socket.create_server(('0.0.0.0', 9999)); print('ready', flush=True);"
-        " s.settimeout(60); c, peer = s.accept(); print(peer[0], c.recv(100).decode(), flush=True)"
+        " s.settimeout(180); c, peer = s.accept(); print(peer[0], c.recv(100).decode(), flush=True)"
     )
     server = job.cloud.popen("controller", ["python3", "-c", script], stdout=subprocess.PIPE)
     try:
         assert server.stdout.readline() == "ready\n"
-        job.guest(job.one).run(f"(echo out; sleep 1) | nc -w 30 {address} 9999")
-        assert server.communicate(timeout=30)[0].split() == [job.describe(job.one)["PublicIpAddress"], "out"]
+        job.guest(job.one).run(f"(echo out; sleep 1) | nc -w 120 {address} 9999")
+        assert server.communicate(timeout=180)[0].split() == [job.describe(job.one)["PublicIpAddress"], "out"]
     finally:
         server.kill()
         server.wait()
@@ -312,6 +313,8 @@ def test_the_default_group_lets_in_ssh_and_its_own_members_only(job: Job) -> Non
 
 
 def test_console_output(job: Job) -> None:
+    # Speaks after it has written, and not to us directly.
+    e2e.until("the user data's output", lambda: "user data speaks" in e2e.console_text(job.cloud, job.one), every=0.2)
     answer = job.cloud.aws("ec2", "get-console-output", "--instance-id", job.one, "--latest")
     assert answer["InstanceId"] == job.one
     assert f"instance {job.one}" in answer["Output"]
@@ -329,6 +332,8 @@ def test_a_reboot_keeps_every_disk(job: Job) -> None:
     job.cloud.aws("ec2", "reboot-instances", "--instance-ids", job.store)
     after = guest.wait(f'test "$(cat /proc/sys/kernel/random/boot_id)" != {before.strip()} && cat /root/kept')
     assert after == "kept\n"
+    # Linked a moment after logging in is possible.
+    guest.wait(f"test -e {STORE_DEVICE}")
     assert guest.run(f"mount {STORE_DEVICE} /mnt && cat /mnt/scratch && umount /mnt") == "scratch\n"
     instance = job.describe(job.store)
     assert instance["State"]["Name"] == "running" and instance["PublicIpAddress"] == guest.address
@@ -350,7 +355,9 @@ def test_a_stop_keeps_the_volume_and_loses_the_instance_store(job: Job) -> None:
     assert re.fullmatch(r"User initiated \(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d GMT\)", stopped["StateTransitionReason"])
     assert "PublicIpAddress" not in stopped and stopped["PrivateIpAddress"] == before["PrivateIpAddress"]
     assert stopped["BlockDeviceMappings"][0]["Ebs"]["VolumeId"] == before["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
-    assert not store_file.exists() and not Path(f"/proc/{qemu}").exists()
+    assert not store_file.exists()
+    # Dead it is; the machine's process 1 may still have to take note.
+    e2e.until("the end of QEMU", lambda: not Path(f"/proc/{qemu}").exists())
     status = job.ec2.describe_instance_status(InstanceIds=[job.store], IncludeAllInstances=True)["InstanceStatuses"][0]
     assert status["InstanceState"]["Name"] == "stopped" and status["InstanceStatus"]["Status"] == "not-applicable"
     (change,) = job.cloud.aws("ec2", "start-instances", "--instance-ids", job.store)["StartingInstances"]
@@ -360,7 +367,7 @@ def test_a_stop_keeps_the_volume_and_loses_the_instance_store(job: Job) -> None:
     assert "StateReason" not in after and after["StateTransitionReason"] == ""
     assert after["NetworkInterfaces"][0]["MacAddress"] == before["NetworkInterfaces"][0]["MacAddress"]
     assert guest.run("cat /root/kept") == "kept\n"
-    assert int(guest.run(f"blockdev --getsize64 {STORE_DEVICE}")) == STORE_BYTES
+    assert int(guest.wait(f"blockdev --getsize64 {STORE_DEVICE}")) == STORE_BYTES
     # Nothing of the last tenant's.
     assert set(guest.run(f"dd if={STORE_DEVICE} bs=64k count=16 2>/dev/null | od -An -v -tx1").split()) == {"00"}
 
@@ -370,7 +377,7 @@ def test_a_guest_that_powers_off_is_stopped_at_once(job: Job) -> None:
     _, qemu = e2e.qemu_of(job.cloud, job.one)
     with e2e.told_by_event(job.cloud, job.one, "stopped"), e2e.watched_process(qemu) as wait_end:
         guest.attempt("poweroff")
-        wait_end(60)
+        wait_end(180)
     instance = job.describe(job.one)
     assert instance["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
     assert instance["StateTransitionReason"] == ""
@@ -395,7 +402,7 @@ def test_a_guest_that_powers_off_is_terminated_if_it_was_launched_so(job: Job) -
     _, qemu = e2e.qemu_of(job.cloud, job.store)
     with e2e.told_by_event(job.cloud, job.store, "terminated"), e2e.watched_process(qemu) as wait_end:
         guest.attempt("poweroff")
-        wait_end(60)
+        wait_end(180)
     assert job.describe(job.store)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
 
 
