@@ -111,7 +111,7 @@ def test_a_killed_connection_is_lost_and_made_again(server: Server) -> None:
         session.call("facts", {})
         for pid in server.children():
             os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 120
         while True:
             try:
                 session.call("job_status", {"name": "x"})
@@ -126,7 +126,7 @@ def test_a_closed_session_ends_on_the_host(server: Server) -> None:
     session = connect(server)
     session.call("facts", {})
     session.close()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 120
     while server.children():
         assert time.monotonic() < deadline
 
