@@ -24,6 +24,9 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+# Only a failing test takes so long: an emulated guest on a busy machine takes its time.
+SAFETY_SECONDS = 300.0
+PRESS_SECONDS = 20.0
 MetadataTree = dict[str, "str | bytes | MetadataTree"]
 
 
@@ -105,8 +108,15 @@ class Qmp:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(30)
-        self._socket.connect(str(path))
+        self._socket.settimeout(SAFETY_SECONDS)
+        deadline = time.monotonic() + SAFETY_SECONDS
+        while True:
+            try:
+                self._socket.connect(str(path))
+                break
+            except ConnectionRefusedError:
+                # Its file is there a moment before anybody listens.
+                assert time.monotonic() < deadline
         self._stream = self._socket.makefile("rw")
         self.events: list[dict[str, Any]] = []
         self._read()
@@ -208,7 +218,7 @@ class RawGuest:
         self.started = time.monotonic()
         self.process = subprocess.Popen([*self.argv(), *extra])
         path = self.folder / "qmp"
-        self.wait(lambda: path.exists(), "QEMU's control socket", 20)
+        self.wait(lambda: path.exists(), "QEMU's control socket", SAFETY_SECONDS)
         self.qmp = Qmp(path)
 
     def wait(self, condition: Callable[[], object], what: str, timeout_seconds: float) -> Any:
@@ -225,10 +235,10 @@ class RawGuest:
     def console(self) -> str:
         return self.console_file.read_bytes().decode(errors="replace") if self.console_file.exists() else ""
 
-    def wait_console(self, text: str, timeout_seconds: float = 180) -> None:
+    def wait_console(self, text: str, timeout_seconds: float = SAFETY_SECONDS) -> None:
         self.wait(lambda: text in self.console(), f"{text!r} on the console", timeout_seconds)
 
-    def wait_ssh(self, timeout_seconds: float = 180) -> float:
+    def wait_ssh(self, timeout_seconds: float = SAFETY_SECONDS) -> float:
         """Wait for the SSH server's greeting; returns seconds since QEMU was started."""
 
         def greeted() -> bool:
@@ -245,7 +255,7 @@ class RawGuest:
         self.wait(greeted, "SSH greeting", timeout_seconds)
         return time.monotonic() - self.started
 
-    def ssh(self, command: str, *, user: str | None = None, timeout_seconds: float = 60) -> str:
+    def ssh(self, command: str, *, user: str | None = None, timeout_seconds: float = SAFETY_SECONDS) -> str:
         """Run a command in the guest; returns what it printed, fails if it failed."""
         done = subprocess.run(
             ["ssh", "-q", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
@@ -276,7 +286,19 @@ class RawGuest:
             pass
         self.qmp("blockdev-del", **{"node-name": name})
 
-    def wait_exit(self, timeout_seconds: float = 30) -> int:
+    def power_down(self) -> int:
+        """Press the power button until the guest has ended: it may only just have begun to listen."""
+        assert self.qmp
+        deadline = time.monotonic() + SAFETY_SECONDS
+        while True:
+            with contextlib.suppress(ConnectionError):
+                self.qmp("system_powerdown")
+            try:
+                return self.wait_exit(PRESS_SECONDS)
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() < deadline, self.console()[-2000:]
+
+    def wait_exit(self, timeout_seconds: float = SAFETY_SECONDS) -> int:
         assert self.process and self.qmp
         status = self.process.wait(timeout_seconds)
         self.qmp.close()
