@@ -116,7 +116,11 @@ def told_by_event(cloud: Any, instance_id: str, state: str) -> Iterator[None]:
     print(f"{instance_id}: {state} {took:.2f} s later")
     with cloud.log.open("rb") as log:
         log.seek(offset)
-        found = [line for line in log.read().decode(errors="replace").splitlines() if SURVEY_WORDS in line and instance_id in line]
+        found = [
+            line
+            for line in log.read().decode(errors="replace").splitlines()
+            if SURVEY_WORDS in line and instance_id in line
+        ]
     assert not found or took < SURVEY_SECONDS / 8, f"no event in {took:.0f} s: {found}"
 
 
