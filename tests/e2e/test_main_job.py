@@ -330,7 +330,9 @@ def test_a_reboot_keeps_every_disk(job: Job) -> None:
         " cat /proc/sys/kernel/random/boot_id"
     )
     job.cloud.aws("ec2", "reboot-instances", "--instance-ids", job.store)
-    after = guest.wait(f'test "$(cat /proc/sys/kernel/random/boot_id)" != {before.strip()} && cat /root/kept')
+    # A guest that does not hear is reset after four minutes.
+    again = f'test "$(cat /proc/sys/kernel/random/boot_id)" != {before.strip()}'
+    after = guest.wait(f"{again} && cat /root/kept", timeout_seconds=600)
     assert after == "kept\n"
     # Linked a moment after logging in is possible.
     guest.wait(f"test -e {STORE_DEVICE}")
