@@ -102,6 +102,16 @@ class Lab:
         options = {"stdin": subprocess.DEVNULL, "text": True, **options}
         return subprocess.Popen(self.argv(machine, argv), **options)
 
+    def libvirtd_pid(self, host: str) -> int:
+        """Return a host's libvirtd as numbered inside: only its own file tells it from what it has just forked."""
+        return int(self.exec(host, ["cat", "/run/libvirtd.pid"]).stdout)
+
+    def kill_libvirtd(self, host: str) -> None:
+        """SIGKILL a host's libvirtd and return when it is gone: as long as it is not, no other can start."""
+        pid = self.libvirtd_pid(host)
+        end = f"kill -9 {pid} && while kill -0 {pid} 2>/dev/null; do sleep 0.01; done"
+        self.exec(host, ["sh", "-c", end])
+
     @staticmethod
     def inner_pid(process: subprocess.Popen[str]) -> int | None:
         """Return the process inside the machine that `popen` started, as numbered out here; None if it has ended."""

@@ -118,13 +118,10 @@ class LabWorld:
         self.lab.exec(self.name, ["kill", f"-{number}", str(pid)])
 
     def libvirtd_pid(self) -> int:
-        return int(self.lab.exec(self.name, ["cat", "/run/libvirtd.pid"]).stdout)
+        return int(self.lab.libvirtd_pid(self.name))
 
     def kill_libvirtd(self) -> None:
-        """Return when it is gone: as long as it is not, no other can start."""
-        pid = self.libvirtd_pid()
-        end = f"kill -9 {pid} && while kill -0 {pid} 2>/dev/null; do sleep 0.01; done"
-        self.lab.exec(self.name, ["sh", "-c", end])
+        self.lab.kill_libvirtd(self.name)
 
     def start_libvirtd(self) -> None:
         self.lab.exec(self.name, ["/usr/sbin/libvirtd", "-d"])

@@ -186,7 +186,7 @@ def test_libvirtd_is_killed_while_it_starts_a_guest(desk: Desk) -> None:
         instance_id = desk.launch(token, "lab-1a")
         e2e.until("the domain's start", lambda id=instance_id: e2e.task_rows(cloud)[id]["step"] in ("boot", "watch"))
         time.sleep(delay)
-        kill_libvirtd(cloud, host)
+        cloud.kill_libvirtd(host)
         cloud.exec(host, ["libvirtd", "-d"])
         e2e.wait_state(cloud, [instance_id], "running")
         e2e.wait_hosts_up(cloud)
@@ -212,25 +212,6 @@ def libvirt_words(cloud: Any, host: str, instance_id: str) -> str:
         result = cloud.exec(host, command, check=False)
         said.append(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
     return "\n".join(said)
-
-
-def kill_libvirtd(cloud: Any, host: str) -> None:
-    # What it has just forked, to become a QEMU, bears its name until then: only its own file tells them apart.
-    first = int(Path(f"/proc/{cloud.pid(host)}/root/run/libvirtd.pid").read_text())
-    named = [pid for pid, argv in e2e.processes(cloud, host).items() if Path(argv[0]).name == "libvirtd"]
-    (pid,) = [pid for pid in named if inner_number(pid) == first]
-    with e2e.watched_process(pid) as wait_end:
-        os.kill(pid, signal.SIGKILL)
-        wait_end(120)
-
-
-def inner_number(pid: int) -> int | None:
-    """Return a process's number in the innermost PID namespace; None if it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return next(int(line.split()[-1]) for line in lines if line.startswith("NSpid:"))
 
 
 def test_the_session_of_a_host_is_killed_while_it_works(desk: Desk) -> None:

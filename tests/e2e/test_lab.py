@@ -10,11 +10,12 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import e2e
 
 pytestmark = pytest.mark.lab
 
@@ -344,20 +345,13 @@ exit $status
         stdin=subprocess.DEVNULL,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
     )
-    wait_until(begun.exists)
+    e2e.until("the network is begun", begun.exists)
     ended.unlink(missing_ok=True)
     up.kill()
     up.wait()
     assert scripts_lab("down", "--name", lab_name).returncode == 0
-    wait_until(ended.exists)
+    e2e.until("the network's end", ended.exists)
     assert traces_of(lab_name) == []
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def command_lines() -> Iterator[bytes]:
